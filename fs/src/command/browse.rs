@@ -1,0 +1,229 @@
+//! `lacuna ls`, `stat` and `map`: the same operations without a mount.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use lacuna_transport::attr::{Attr, NodeKind};
+use lacuna_transport::extent::{Extent, ExtentKind};
+use lacuna_transport::path::NodePath;
+use lacuna_transport::range::ByteRange;
+use serde::Serialize;
+
+use super::Global;
+use super::connect::{block_on, connect, with_deadline};
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::Location;
+use crate::mount_options::TIMEOUT_DEFAULT;
+use crate::remote::Remote;
+use crate::remote::quic::QuicRemote;
+use crate::state::StateDir;
+
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// HOST[:PORT][/FOLDER]
+    location: String,
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatArgs {
+    /// HOST[:PORT]/VOLUME
+    location: String,
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct MapArgs {
+    /// HOST[:PORT]/VOLUME
+    location: String,
+    #[arg(long)]
+    json: bool,
+}
+
+/// One node, as shown.
+#[derive(Debug, Serialize)]
+struct Shown {
+    name: String,
+    kind: &'static str,
+    size: u64,
+    allocated_bytes: u64,
+    mode: String,
+    uid: u32,
+    gid: u32,
+    modified: i64,
+    generation: u64,
+}
+
+/// One extent, as shown. Offsets and lengths are in bytes.
+#[derive(Debug, Serialize)]
+struct ShownExtent {
+    start: u64,
+    length: u64,
+    kind: &'static str,
+}
+
+pub fn ls(global: &Global, args: &LsArgs) -> anyhow::Result<()> {
+    let nodes = ask(global, &args.location, async |remote, path| {
+        match remote.list(path).await {
+            Err(error) if error.kind() == ErrorKind::NotFolder => {
+                Ok(vec![shown(&path.to_string(), &remote.stat(path).await?)])
+            }
+            other => Ok(other?
+                .iter()
+                .map(|(name, attr)| shown(&name.to_string(), attr))
+                .collect()),
+        }
+    })?;
+    print(args.json, &nodes, |out| {
+        for node in &nodes {
+            let slash = if node.kind == "folder" { "/" } else { "" };
+            writeln!(
+                out,
+                "{:>16} {:>16}  {}{slash}",
+                node.size,
+                node.allocated_bytes,
+                printable(&node.name)
+            )?;
+        }
+        Ok(())
+    })
+}
+
+pub fn stat(global: &Global, args: &StatArgs) -> anyhow::Result<()> {
+    let node = ask(global, &args.location, async |remote, path| {
+        Ok(shown(&path.to_string(), &remote.stat(path).await?))
+    })?;
+    print(args.json, &node, |out| {
+        writeln!(out, "name:       {}", printable(&node.name))?;
+        writeln!(out, "kind:       {}", node.kind)?;
+        writeln!(out, "size:       {}", node.size)?;
+        writeln!(out, "allocated:  {}", node.allocated_bytes)?;
+        writeln!(out, "mode:       {}", node.mode)?;
+        writeln!(out, "owner:      {}:{}", node.uid, node.gid)?;
+        writeln!(out, "modified:   {}", node.modified)?;
+        writeln!(out, "generation: {}", node.generation)
+    })
+}
+
+pub fn map(global: &Global, args: &MapArgs) -> anyhow::Result<()> {
+    let extents = ask(global, &args.location, extents_of)?;
+    let shown: Vec<_> = extents
+        .iter()
+        .map(|extent| ShownExtent {
+            start: extent.range.start(),
+            length: extent.range.len(),
+            kind: extent.kind.word(),
+        })
+        .collect();
+    print(args.json, &shown, |out| {
+        writeln!(out, "{:>20} {:>20}  kind", "start", "length")?;
+        for extent in &shown {
+            writeln!(out, "{:>20} {:>20}  {}", extent.start, extent.length, extent.kind)?;
+        }
+        Ok(())
+    })
+}
+
+async fn extents_of(remote: &QuicRemote, path: &NodePath) -> Result<Vec<Extent>> {
+    let attr = remote.stat(path).await?;
+    if attr.kind != NodeKind::Volume {
+        return Err(Error::new(
+            ErrorKind::NotVolume,
+            format!("{path} is a folder; a map is of a volume"),
+        ));
+    }
+    let (volume, _) = remote.open(path, attr.id).await?;
+    let mut extents: Vec<Extent> = Vec::new();
+    let mut generations = Vec::new();
+    remote
+        .map(&volume, ByteRange::ALL, u32::MAX, |page| {
+            for extent in page.extents() {
+                match extents.last_mut().filter(|last| last.kind == extent.kind) {
+                    Some(last) => {
+                        last.range =
+                            ByteRange::new(last.range.start(), extent.range.end()).unwrap_or(last.range);
+                    }
+                    None => extents.push(*extent),
+                }
+            }
+            if generations.last() != Some(&page.generation) {
+                generations.push(page.generation);
+            }
+            generations.len() < 2
+        })
+        .await?;
+    if generations.len() > 1 {
+        return Err(Error::new(
+            ErrorKind::Io,
+            format!("{path} changed while its map was read: try again"),
+        ));
+    }
+    debug_assert!(extents.iter().all(|extent| matches!(
+        extent.kind,
+        ExtentKind::Data | ExtentKind::Zero | ExtentKind::Hole
+    )));
+    Ok(extents)
+}
+
+fn ask<T>(
+    global: &Global,
+    location: &str,
+    request: impl AsyncFnOnce(&QuicRemote, &NodePath) -> Result<T>,
+) -> anyhow::Result<T> {
+    let location = Location::parse(location).map_err(anyhow::Error::msg)?;
+    let state = StateDir::find(global.state.clone())?;
+    block_on(async {
+        let (link, _events) = connect(&state, &location).await?;
+        let remote = QuicRemote::new(link);
+        let result =
+            with_deadline(tokio::time::timeout(TIMEOUT_DEFAULT, request(&remote, &location.path)).await);
+        remote.link().close_and_wait().await;
+        Ok(result?)
+    })
+}
+
+fn shown(name: &str, attr: &Attr) -> Shown {
+    Shown {
+        name: name.to_owned(),
+        kind: match attr.kind {
+            NodeKind::Volume => "volume",
+            NodeKind::Folder => "folder",
+        },
+        size: attr.size,
+        allocated_bytes: attr.allocated_bytes,
+        mode: format!("{:04o}", attr.mode),
+        uid: attr.uid,
+        gid: attr.gid,
+        modified: attr.modified.seconds,
+        generation: attr.generation.0,
+    }
+}
+
+/// A name of a server must not steer the terminal.
+fn printable(name: &str) -> String {
+    name.chars()
+        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .collect()
+}
+
+/// Prints as JSON or as text. A reader that went away (`| head`) is no failure.
+pub(super) fn print<T: Serialize + ?Sized>(
+    json: bool,
+    value: &T,
+    text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let written = if json {
+        serde_json::to_writer_pretty(&mut out, value)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))
+    } else {
+        text(&mut out)
+    };
+    match written.and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}

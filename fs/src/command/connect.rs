@@ -1,0 +1,98 @@
+//! From a location to a link: state folder, pin, address, session.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lacuna_transport::quic::endpoint;
+use tokio::sync::mpsc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::Location;
+use crate::remote::link::{Event, Link};
+use crate::remote::session::Target;
+use crate::state::StateDir;
+
+/// How long a closed port may take to say so.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Connects to the server of a location.
+pub async fn connect(
+    state: &StateDir,
+    location: &Location,
+) -> anyhow::Result<(Arc<Link>, mpsc::Receiver<Event>)> {
+    let name = location.server();
+    let pin = state.trusted(&name)?;
+    let identity = state.identity()?;
+    let found = tokio::net::lookup_host((location.host.as_str(), location.port)).await;
+    let addresses: Vec<SocketAddr> = found.map(Iterator::collect).unwrap_or_default();
+    let mut failure = anyhow::anyhow!("cannot find the host '{}': check the name", location.host);
+    for address in addresses {
+        let (client, shown) = endpoint::client_config(&identity, pin);
+        let target = Target {
+            name: name.clone(),
+            address,
+            pin,
+            own_key: identity.id(),
+            client,
+            shown,
+        };
+        let endpoint = endpoint::client(address)
+            .map_err(|error| Error::new(ErrorKind::Io, format!("cannot open a UDP socket: {error}")))?;
+        let result = tokio::select! {
+            result = Link::open(endpoint, target) => result,
+            error = refusal(&name, address) => Err(error),
+        };
+        match result {
+            Ok(link) => return Ok(link),
+            Err(error) => failure = error.into(),
+        }
+    }
+    Err(failure)
+}
+
+/// Resolves only if the port is closed. QUIC itself does not listen to ICMP and would wait for its
+/// handshake to time out.
+async fn refusal(name: &str, address: SocketAddr) -> Error {
+    let refused = tokio::task::spawn_blocking(move || probe(address))
+        .await
+        .unwrap_or(false);
+    if refused {
+        let text = format!(
+            "{name} ({address}): nothing listens on this UDP port: start lacunad there, or check the port"
+        );
+        return Error::new(ErrorKind::Disconnected, text);
+    }
+    std::future::pending().await
+}
+
+fn probe(address: SocketAddr) -> bool {
+    let local = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let send = || {
+        let socket = UdpSocket::bind(local)?;
+        socket.connect(address)?;
+        socket.set_read_timeout(Some(REFUSAL_TIMEOUT))?;
+        // Too short to be QUIC: a live server drops it.
+        socket.send(&[0])?;
+        socket.recv(&mut [0; 16])
+    };
+    matches!(send(), Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+/// Runs `work` on a runtime of one thread, for short commands.
+pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+/// A failed call, for the user.
+pub fn with_deadline<T>(result: Result<Result<T>, tokio::time::error::Elapsed>) -> Result<T> {
+    result.unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::TimedOut,
+            "the server did not answer in time",
+        ))
+    })
+}

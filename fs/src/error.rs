@@ -1,0 +1,148 @@
+//! The error of this crate: what the caller can do, what it was about, where it came from.
+
+use std::fmt;
+
+use lacuna_transport::wire::WireError;
+use lacuna_transport::wire::error_code::ErrorCode;
+use rustix::io::Errno;
+
+/// What went wrong, by what the caller can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// No such volume or folder.
+    NotFound,
+    NotFolder,
+    /// A volume was needed.
+    NotVolume,
+    /// Storage permissions at the server.
+    Denied,
+    /// The mount, export or client is read-only.
+    ReadOnly,
+    /// The volume was removed or replaced.
+    Stale,
+    Invalid,
+    /// A named bound is reached.
+    Exhausted,
+    NoSpace,
+    NameTooLong,
+    /// The server's storage failed, or this machine's.
+    Io,
+    Unsupported,
+    /// No offset with data (or with a hole) at or after the one asked for.
+    NoExtent,
+    /// No such extended attribute.
+    NoAttribute,
+    /// There is no connection, and none came within the deadline.
+    Disconnected,
+    /// The server did not answer within the deadline.
+    TimedOut,
+    /// The server refuses this client.
+    NotAllowed,
+    /// The server has another key than the pinned one.
+    WrongKey,
+    /// The peer broke the protocol or speaks another version.
+    Protocol,
+    /// A bug on one of the sides.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The errno an application sees. The one table of the client.
+    pub fn errno(self) -> Errno {
+        match self {
+            Self::NotFound => Errno::NOENT,
+            Self::NotFolder => Errno::NOTDIR,
+            Self::NotVolume => Errno::ISDIR,
+            Self::Denied => Errno::ACCESS,
+            Self::ReadOnly => Errno::ROFS,
+            Self::Stale => Errno::STALE,
+            Self::Invalid => Errno::INVAL,
+            Self::Exhausted => Errno::NFILE,
+            Self::NoSpace => Errno::NOSPC,
+            Self::NameTooLong => Errno::NAMETOOLONG,
+            Self::Unsupported => Errno::OPNOTSUPP,
+            Self::NoExtent => Errno::NXIO,
+            Self::NoAttribute => Errno::NODATA,
+            Self::Io
+            | Self::Disconnected
+            | Self::TimedOut
+            | Self::NotAllowed
+            | Self::WrongKey
+            | Self::Protocol
+            | Self::Internal => Errno::IO,
+        }
+    }
+}
+
+impl From<ErrorCode> for ErrorKind {
+    fn from(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::NotFound => Self::NotFound,
+            ErrorCode::NotFolder => Self::NotFolder,
+            ErrorCode::NotVolume => Self::NotVolume,
+            ErrorCode::Denied => Self::Denied,
+            ErrorCode::ReadOnly => Self::ReadOnly,
+            ErrorCode::Stale => Self::Stale,
+            ErrorCode::Invalid => Self::Invalid,
+            ErrorCode::Exhausted => Self::Exhausted,
+            ErrorCode::NoSpace => Self::NoSpace,
+            ErrorCode::Io => Self::Io,
+            ErrorCode::Unsupported => Self::Unsupported,
+            ErrorCode::Internal => Self::Internal,
+            ErrorCode::ShuttingDown => Self::Disconnected,
+            ErrorCode::NameTooLong => Self::NameTooLong,
+        }
+    }
+}
+
+/// Kind, context and source. Cheap to clone: one failed fetch may answer many readers.
+#[derive(Clone, Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    context: String,
+}
+
+/// Results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// `context` says what happened to what, for a person.
+    pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
+        Self {
+            kind,
+            context: context.into(),
+        }
+    }
+
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    pub fn errno(&self) -> Errno {
+        self.kind.errno()
+    }
+
+    /// The same error with what was being done in front.
+    #[must_use]
+    pub fn within(mut self, doing: impl fmt::Display) -> Self {
+        self.context = format!("{doing}: {}", self.context);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.context)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<WireError> for Error {
+    fn from(error: WireError) -> Self {
+        Self::new(
+            ErrorKind::Protocol,
+            format!("the server broke the protocol: {error}"),
+        )
+    }
+}

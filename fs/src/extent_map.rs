@@ -1,0 +1,162 @@
+//! What this client knows of a volume's extents, at one generation.
+//!
+//! Every offset is `unknown`, `data`, `zero` or `hole`. The map answers lseek in O(log runs) and tells
+//! which reads need no network.
+//!
+//! Invariants: offsets at or past the size are never asked for; a hole or zero is only what the server
+//! called so at this generation; unknown is never shown as a hole.
+//!
+//! Data and zero are one class for lseek (zeros may be shown as data), so a second, usually empty, map
+//! holds which parts of that class read as zeros: alternating data and zero cannot slow a seek down.
+
+use lacuna_transport::extent::ExtentKind;
+use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::map_page::MapPage;
+
+use crate::run_map::RunMap;
+
+/// What an offset is known to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Not asked yet.
+    Unknown,
+    Data,
+    Zero,
+    Hole,
+}
+
+/// Answer to a seek.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    At(u64),
+    /// There is none up to the end of the volume, or the start is at or past it: ENXIO.
+    None,
+    /// The map must be fetched from this offset on first.
+    Unknown(u64),
+}
+
+/// How lseek sees an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Unknown,
+    Data,
+    Hole,
+}
+
+#[derive(Clone, Debug)]
+pub struct ExtentMap {
+    size: u64,
+    classes: RunMap<Class>,
+    zeros: RunMap<bool>,
+}
+
+impl ExtentMap {
+    /// Nothing is known but the size.
+    pub fn new(size: u64) -> Self {
+        Self {
+            size,
+            classes: RunMap::new(Class::Unknown),
+            zeros: RunMap::new(false),
+        }
+    }
+
+    /// Size of the volume in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Runs held in memory.
+    pub fn runs_held(&self) -> usize {
+        self.classes.len() + self.zeros.len()
+    }
+
+    /// Takes over what a page says. The page is of this map's generation.
+    pub fn apply(&mut self, page: &MapPage) {
+        for extent in page.extents() {
+            self.set(extent.range, extent.kind);
+        }
+    }
+
+    pub fn set(&mut self, range: ByteRange, kind: ExtentKind) {
+        let class = match kind {
+            ExtentKind::Data | ExtentKind::Zero => Class::Data,
+            ExtentKind::Hole => Class::Hole,
+        };
+        self.classes.set(range, class);
+        if kind == ExtentKind::Zero || !self.zeros.is_uniform() {
+            self.zeros.set(range, kind == ExtentKind::Zero);
+        }
+    }
+
+    /// Makes `range` unknown again.
+    pub fn forget(&mut self, range: ByteRange) {
+        self.classes.set(range, Class::Unknown);
+        if !self.zeros.is_uniform() {
+            self.zeros.set(range, false);
+        }
+    }
+
+    /// What is known of `range`, in order, cut at its edges and at the end of the volume.
+    pub fn known(&self, range: ByteRange) -> impl Iterator<Item = (ByteRange, Known)> + '_ {
+        let range = range.intersect(ByteRange::up_to(self.size));
+        self.classes.runs(range).flat_map(move |(run, class)| {
+            // Only data is looked up in the zeros; for the others one piece is all there is.
+            let whole = (class != Class::Data).then_some((run, class));
+            let parts = (class == Class::Data)
+                .then(|| self.zeros.runs(run))
+                .into_iter()
+                .flatten();
+            let whole = whole.map(|(run, class)| {
+                (
+                    run,
+                    if class == Class::Hole {
+                        Known::Hole
+                    } else {
+                        Known::Unknown
+                    },
+                )
+            });
+            whole
+                .into_iter()
+                .chain(parts.map(|(run, zero)| (run, if zero { Known::Zero } else { Known::Data })))
+        })
+    }
+
+    /// The first unknown offset at or after `from`, below the size.
+    pub fn first_unknown(&self, from: u64) -> Option<u64> {
+        let rest = ByteRange::new(from, self.size)?;
+        self.classes
+            .runs(rest)
+            .find(|(_, class)| *class == Class::Unknown)
+            .map(|(run, _)| run.start())
+    }
+
+    /// SEEK_DATA: the first offset at or after `from` that is not in a hole.
+    pub fn seek_data(&self, from: u64) -> Sought {
+        self.seek(from, Class::Data, Sought::None)
+    }
+
+    /// SEEK_HOLE: the first offset at or after `from` in a hole; the end of the volume counts as one.
+    pub fn seek_hole(&self, from: u64) -> Sought {
+        self.seek(from, Class::Hole, Sought::At(self.size))
+    }
+
+    /// At most two steps: known classes alternate.
+    fn seek(&self, from: u64, wanted: Class, at_end: Sought) -> Sought {
+        let Some(rest) = ByteRange::new(from, self.size).filter(|rest| !rest.is_empty()) else {
+            return Sought::None;
+        };
+        let found = self
+            .classes
+            .runs(rest)
+            .find(|(_, class)| *class == wanted || *class == Class::Unknown);
+        match found {
+            Some((run, class)) if class == wanted => Sought::At(run.start()),
+            Some((run, _)) => Sought::Unknown(run.start()),
+            None => at_end,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

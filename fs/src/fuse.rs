@@ -1,0 +1,5 @@
+//! The kernel's side: mounting, the adapter from FUSE requests to the file system, notifications.
+
+pub mod adapter;
+pub mod mount;
+pub mod notify;

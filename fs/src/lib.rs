@@ -1,0 +1,29 @@
+//! The client of lacuna: remote volumes as sparse local files.
+//!
+//! The core (map, cache, readahead, volumes, file system) knows neither FUSE nor QUIC and is driven by
+//! tests over a server in memory; `fuse` is the adapter to the kernel, `remote` the door to a server,
+//! `command` the program `lacuna`.
+
+pub mod cache;
+#[cfg(all(feature = "fuse", feature = "quic"))]
+pub mod command;
+#[cfg(feature = "quic")]
+pub mod control;
+pub mod counters;
+pub mod error;
+pub mod extent_map;
+pub mod file_system;
+#[cfg(feature = "fuse")]
+pub mod fuse;
+pub mod location;
+pub mod mount_options;
+pub mod namespace;
+pub mod readahead;
+pub mod remote;
+pub mod run_map;
+pub mod size;
+#[cfg(feature = "quic")]
+pub mod state;
+#[cfg(feature = "quic")]
+pub mod status;
+pub mod volume;

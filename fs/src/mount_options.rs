@@ -1,0 +1,142 @@
+//! `-o` of `lacuna mount`.
+
+use std::time::Duration;
+
+use crate::size;
+
+/// Default of `cache=`.
+pub const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
+/// Smallest `cache=`: a few of the largest reads must fit at once.
+pub const CACHE_BYTES_MIN: u64 = 8 << 20;
+/// Default of `timeout=`.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOptions {
+    pub cache_bytes: u64,
+    /// `None` is `hard`.
+    pub timeout: Option<Duration>,
+    /// Users other than the one who mounts may use it; the default for root.
+    pub allow_other: Option<bool>,
+    pub noexec: bool,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: CACHE_BYTES_DEFAULT,
+            timeout: Some(TIMEOUT_DEFAULT),
+            allow_other: None,
+            noexec: false,
+        }
+    }
+}
+
+impl MountOptions {
+    /// Parses comma-separated options. What belongs to mount(8), fstab or systemd is skipped.
+    pub fn parse(lists: &[String]) -> Result<Self, String> {
+        let mut options = Self::default();
+        for option in lists
+            .iter()
+            .flat_map(|list| list.split(','))
+            .filter(|option| !option.is_empty())
+        {
+            let (name, value) = match option.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (option, None),
+            };
+            match (name, value) {
+                ("cache", Some(value)) => {
+                    options.cache_bytes = size::parse(value).map_err(|error| format!("-o cache: {error}"))?;
+                    if options.cache_bytes < CACHE_BYTES_MIN {
+                        return Err(format!(
+                            "-o cache={value} is too small: at least {}",
+                            size::human(CACHE_BYTES_MIN)
+                        ));
+                    }
+                }
+                ("timeout", Some(value)) => match value.parse::<u64>() {
+                    Ok(seconds) if seconds > 0 => options.timeout = Some(Duration::from_secs(seconds)),
+                    _ => {
+                        return Err(format!(
+                            "-o timeout={value}: seconds, at least 1 (or -o hard to wait for ever)"
+                        ));
+                    }
+                },
+                ("hard", None) => options.timeout = None,
+                ("allow_other", None) => options.allow_other = Some(true),
+                ("noallow_other", None) => options.allow_other = Some(false),
+                ("noexec", None) => options.noexec = true,
+                ("exec", None) => options.noexec = false,
+                (name, _) if is_foreign(name) => {}
+                _ => {
+                    return Err(format!(
+                        "-o {option} is not known: there are cache=SIZE, timeout=SECS, hard, allow_other, noallow_other, ro, noexec"
+                    ));
+                }
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Options that say something to others than us, or what is the case anyway.
+fn is_foreign(name: &str) -> bool {
+    const FOREIGN: [&str; 22] = [
+        "ro",
+        "rw",
+        "defaults",
+        "auto",
+        "noauto",
+        "user",
+        "nouser",
+        "users",
+        "group",
+        "owner",
+        "_netdev",
+        "nofail",
+        "nosuid",
+        "nodev",
+        "atime",
+        "noatime",
+        "relatime",
+        "norelatime",
+        "diratime",
+        "nodiratime",
+        "comment",
+        "dev",
+    ];
+    FOREIGN.contains(&name) || name.starts_with("x-") || name.starts_with("X-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<MountOptions, String> {
+        MountOptions::parse(&[text.to_owned()])
+    }
+
+    #[test]
+    fn options_are_taken_and_foreign_ones_skipped() {
+        let options = parse("cache=64M,timeout=5,_netdev,nofail,x-systemd.automount,ro").unwrap();
+        assert_eq!(options.cache_bytes, 64 << 20);
+        assert_eq!(options.timeout, Some(Duration::from_secs(5)));
+        assert_eq!(parse("hard").unwrap().timeout, None);
+        assert_eq!(parse("").unwrap(), MountOptions::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (bad, word) in [
+            ("cache=1M", "8 MiB"),
+            ("cache=x", "size"),
+            ("timeout=0", "timeout"),
+            ("nonsense", "nonsense"),
+            ("cache", "cache"),
+        ] {
+            let error = parse(bad).unwrap_err();
+            assert!(error.contains(word), "{bad}: {error}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The one door to a server, as the file system sees it.
+//!
+//! Two things stand behind it: a QUIC session that is made anew when it is lost (`quic`), and a server
+//! in memory for tests (`memory`). Every call ends: the implementation holds the deadline.
+
+#[cfg(feature = "quic")]
+pub mod lane;
+#[cfg(feature = "quic")]
+pub mod link;
+pub mod memory;
+#[cfg(feature = "quic")]
+pub mod quic;
+#[cfg(feature = "quic")]
+pub mod session;
+
+use std::future::Future;
+
+use lacuna_transport::attr::{Attr, Space};
+use lacuna_transport::id::{Generation, NodeId};
+use lacuna_transport::path::{NodeName, NodePath};
+use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::map_page::MapPage;
+
+use crate::error::Result;
+
+/// A server, or what stands for one.
+pub trait Remote: Send + Sync + 'static {
+    /// A volume opened at the server. Outlives lost connections: it is opened again when needed.
+    /// Dropping it closes it; the server is told in the background.
+    type Volume: Send + Sync + 'static;
+
+    fn stat(&self, path: &NodePath) -> impl Future<Output = Result<Attr>> + Send;
+
+    /// All names of a folder, in byte order.
+    fn list(&self, path: &NodePath) -> impl Future<Output = Result<Vec<(NodeName, Attr)>>> + Send;
+
+    /// Opens; fails with `Stale` if `path` is not the node `id` any more.
+    fn open(&self, path: &NodePath, id: NodeId) -> impl Future<Output = Result<(Self::Volume, Attr)>> + Send;
+
+    /// Fills `buffers` with the bytes from the ranges, in order: both are the same number of bytes.
+    /// What lies past the end of the volume is zero. At most one wire read, see `wire::read`.
+    fn read(
+        &self,
+        volume: &Self::Volume,
+        ranges: Vec<ByteRange>,
+        buffers: &mut [Box<[u8]>],
+    ) -> impl Future<Output = Result<Generation>> + Send;
+
+    /// Streams pages of the map of `range`, cut at the end of the volume, into `sink`, until it returns
+    /// false or `pages_max` pages came.
+    fn map(
+        &self,
+        volume: &Self::Volume,
+        range: ByteRange,
+        pages_max: u32,
+        sink: impl FnMut(MapPage) -> bool + Send,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    fn space(&self) -> impl Future<Output = Result<Space>> + Send;
+}
+
+/// What a server says on its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    /// Attributes after the change; its id names the volume.
+    pub attr: Attr,
+    /// What is known of this range is void.
+    pub range: ByteRange,
+}

@@ -1,0 +1,126 @@
+//! Lanes: request streams of one session, one request in flight on each.
+//!
+//! A lane goes back to the pool only after a reply was read to its end; whoever gives up half way
+//! drops the lane, and with it whatever is still to come on it. The last one used is used next, so that
+//! a single reader stays on one stream. At most [`LANES_MAX`] exist at once; further requests wait.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lacuna_transport::id::RequestId;
+use lacuna_transport::limits::LANES_MAX;
+use lacuna_transport::quic::frames::{self, FrameError, Traffic};
+use lacuna_transport::wire::WireError;
+use lacuna_transport::wire::frame::{Code, Header, Kind, Sender};
+use parking_lot::Mutex;
+use quinn::{RecvStream, SendStream};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::session::RequestError;
+
+#[derive(Debug)]
+struct Lane {
+    send: SendStream,
+    receive: RecvStream,
+}
+
+#[derive(Debug)]
+pub struct Lanes {
+    connection: quinn::Connection,
+    idle: Mutex<Vec<Lane>>,
+    free: Semaphore,
+    next_request: AtomicU64,
+}
+
+/// A request under way on its lane.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    lanes: &'a Lanes,
+    lane: Lane,
+    traffic: &'a Traffic,
+    kind: Kind,
+    request: RequestId,
+    permit: SemaphorePermit<'a>,
+}
+
+impl Lanes {
+    pub fn new(connection: quinn::Connection) -> Self {
+        let free = Semaphore::new(usize::try_from(LANES_MAX).unwrap_or(1));
+        Self {
+            connection,
+            idle: Mutex::default(),
+            free,
+            next_request: AtomicU64::new(1),
+        }
+    }
+
+    /// Sends a request on a free lane.
+    pub async fn request<'a>(
+        &'a self,
+        traffic: &'a Traffic,
+        kind: Kind,
+        body: Vec<u8>,
+    ) -> Result<Exchange<'a>, RequestError> {
+        let permit = self
+            .free
+            .acquire()
+            .await
+            .map_err(|_| RequestError::lost("the session is closed"))?;
+        let idle = self.idle.lock().pop();
+        let mut lane = match idle {
+            Some(lane) => lane,
+            None => {
+                let (send, receive) = self.connection.open_bi().await.map_err(RequestError::lost)?;
+                Lane { send, receive }
+            }
+        };
+        let request = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
+        frames::write_frame(&mut lane.send, traffic, kind, Code::Done, request, body).await?;
+        Ok(Exchange {
+            lanes: self,
+            lane,
+            traffic,
+            kind,
+            request,
+            permit,
+        })
+    }
+}
+
+impl<'a> Exchange<'a> {
+    /// The header of the next frame of the reply. A failure reply is an error, after which the lane is
+    /// free again.
+    pub async fn header(mut self) -> Result<(Header, Self), RequestError> {
+        let header = frames::read_header(&mut self.lane.receive, self.traffic, Sender::Server).await?;
+        let header = header.ok_or_else(|| RequestError::lost("the server ended the lane"))?;
+        if header.kind != self.kind || header.request != self.request {
+            let (expected, got) = (self.kind.word(), header.kind.word());
+            return Err(FrameError::Wire(WireError::Unexpected { expected, got }).into());
+        }
+        if let Code::Failed(code) = header.code {
+            let (text, exchange) = self.body(&header).await?;
+            exchange.done();
+            return Err(RequestError::Failed(
+                code,
+                String::from_utf8_lossy(&text).into_owned(),
+            ));
+        }
+        Ok((header, self))
+    }
+
+    /// The body of a frame, whole.
+    pub async fn body(mut self, header: &Header) -> Result<(Vec<u8>, Self), RequestError> {
+        let body = frames::read_body(&mut self.lane.receive, self.traffic, header).await?;
+        Ok((body, self))
+    }
+
+    /// Fills `buffer` with the next bytes of a body.
+    pub async fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RequestError> {
+        Ok(frames::read_exact(&mut self.lane.receive, self.traffic, buffer).await?)
+    }
+
+    /// The reply was read to its end: the lane can be used again.
+    pub fn done(self) {
+        self.lanes.idle.lock().push(self.lane);
+        drop(self.permit);
+    }
+}

@@ -1,0 +1,245 @@
+//! A server in memory, for tests of everything above the network.
+//!
+//! It counts requests, can be changed behind the client's back, and can be made to fail.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lacuna_transport::attr::{Attr, NodeKind, Space, Timestamp};
+use lacuna_transport::extent::{Extent, ExtentKind};
+use lacuna_transport::id::{Generation, NodeId};
+use lacuna_transport::path::{NodeName, NodePath};
+use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::map_page::MapPage;
+use parking_lot::Mutex;
+
+use super::Remote;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bytes of one unit of allocation.
+pub const UNIT_BYTES: u64 = 4096;
+
+/// Content of a volume: units that are absent are holes.
+#[derive(Clone, Debug, Default)]
+pub struct Content {
+    pub size: u64,
+    pub units: BTreeMap<u64, Vec<u8>>,
+    pub generation: u64,
+}
+
+impl Content {
+    /// Writes `byte` over `range`, allocating the units it touches.
+    pub fn write(&mut self, range: ByteRange, byte: u8) {
+        self.size = self.size.max(range.end());
+        for offset in range.start()..range.end() {
+            let unit = self
+                .units
+                .entry(offset / UNIT_BYTES)
+                .or_insert_with(|| vec![0; 4096]);
+            unit[usize::try_from(offset % UNIT_BYTES).unwrap_or(0)] = byte;
+        }
+        self.generation += 1;
+    }
+
+    /// The byte at `offset`; 0 in holes and past the end.
+    pub fn byte(&self, offset: u64) -> u8 {
+        let unit = self.units.get(&(offset / UNIT_BYTES));
+        unit.map_or(0, |unit| unit[usize::try_from(offset % UNIT_BYTES).unwrap_or(0)])
+    }
+
+    fn extents(&self, range: ByteRange) -> Vec<Extent> {
+        let mut extents = Vec::new();
+        let mut at = range.start();
+        while at < range.end() {
+            let kind = if self.units.contains_key(&(at / UNIT_BYTES)) {
+                ExtentKind::Data
+            } else {
+                ExtentKind::Hole
+            };
+            let unit = ByteRange::at_saturating(at / UNIT_BYTES * UNIT_BYTES, UNIT_BYTES);
+            let piece = ByteRange::new(at, unit.end().min(range.end())).expect("in order");
+            extents.push(Extent::new(piece, kind));
+            at = piece.end();
+        }
+        extents
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    volumes: BTreeMap<NodePath, Content>,
+    fail: Option<ErrorKind>,
+    page_bytes: Option<u64>,
+}
+
+/// The server. Clones are the same server.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryRemote {
+    state: Arc<Mutex<State>>,
+    requests: Arc<AtomicU64>,
+    read_bytes: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+pub struct MemoryVolume {
+    path: NodePath,
+}
+
+impl MemoryRemote {
+    /// Makes or changes a volume.
+    pub fn change(&self, path: &NodePath, change: impl FnOnce(&mut Content)) {
+        change(self.state.lock().volumes.entry(path.clone()).or_default());
+    }
+
+    /// Every request fails with this from now on (or works again).
+    pub fn fail_with(&self, fail: Option<ErrorKind>) {
+        self.state.lock().fail = fail;
+    }
+
+    /// Pages of maps cover so many bytes at most.
+    pub fn limit_pages_to(&self, bytes: u64) {
+        self.state.lock().page_bytes = Some(bytes);
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Payload bytes read so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
+    }
+
+    fn ask<T>(&self, path: &NodePath, answer: impl FnOnce(u64, &Content) -> T) -> Result<T> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let state = self.state.lock();
+        if let Some(kind) = state.fail {
+            return Err(Error::new(kind, "made to fail"));
+        }
+        let found = state.volumes.iter().zip(2..).find(|((name, _), _)| *name == path);
+        let ((_, content), id) = found.ok_or_else(|| Error::new(ErrorKind::NotFound, path.to_string()))?;
+        Ok(answer(id, content))
+    }
+}
+
+fn attr_of(id: u64, content: &Content) -> Attr {
+    let units = u64::try_from(content.units.len()).unwrap_or(u64::MAX);
+    Attr {
+        id: NodeId(id),
+        kind: NodeKind::Volume,
+        size: content.size,
+        allocated_bytes: units * UNIT_BYTES,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        links: 1,
+        accessed: Timestamp::default(),
+        modified: Timestamp::default(),
+        changed: Timestamp::default(),
+        birth_ns: 1,
+        generation: Generation(content.generation),
+    }
+}
+
+impl Remote for MemoryRemote {
+    type Volume = MemoryVolume;
+
+    async fn stat(&self, path: &NodePath) -> Result<Attr> {
+        if path.is_root() {
+            let root = Content::default();
+            return Ok(Attr {
+                kind: NodeKind::Folder,
+                mode: 0o755,
+                ..attr_of(1, &root)
+            });
+        }
+        self.ask(path, attr_of)
+    }
+
+    async fn list(&self, _path: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
+        let state = self.state.lock();
+        let entries = state.volumes.iter().zip(2..);
+        Ok(entries
+            .filter_map(|((path, content), id)| {
+                Some((NodeName::new(path.as_bytes()).ok()?, attr_of(id, content)))
+            })
+            .collect())
+    }
+
+    async fn open(&self, path: &NodePath, _id: NodeId) -> Result<(MemoryVolume, Attr)> {
+        let attr = self.ask(path, attr_of)?;
+        Ok((MemoryVolume { path: path.clone() }, attr))
+    }
+
+    async fn read(
+        &self,
+        volume: &MemoryVolume,
+        ranges: Vec<ByteRange>,
+        buffers: &mut [Box<[u8]>],
+    ) -> Result<Generation> {
+        tokio::task::yield_now().await;
+        self.ask(&volume.path, |_, content| {
+            let mut bytes = ranges
+                .iter()
+                .flat_map(|range| range.start()..range.end())
+                .map(|at| content.byte(at));
+            for place in buffers.iter_mut().flat_map(|buffer| buffer.iter_mut()) {
+                *place = bytes.next().expect("buffers and ranges agree");
+                self.read_bytes.fetch_add(1, Ordering::Relaxed);
+            }
+            assert_eq!(bytes.next(), None, "buffers and ranges agree");
+            Generation(content.generation)
+        })
+    }
+
+    async fn map(
+        &self,
+        volume: &MemoryVolume,
+        range: ByteRange,
+        pages_max: u32,
+        mut sink: impl FnMut(MapPage) -> bool + Send,
+    ) -> Result<()> {
+        tokio::task::yield_now().await;
+        let page_bytes = self.state.lock().page_bytes.unwrap_or(u64::MAX);
+        let mut at = range.start();
+        let pages: Result<Vec<MapPage>> = self.ask(&volume.path, |_, content| {
+            let mut pages = Vec::new();
+            let end = range.end().min(content.size);
+            loop {
+                let part =
+                    ByteRange::new(at, at.saturating_add(page_bytes).min(end).max(at)).expect("in order");
+                let extents = content.extents(part);
+                pages.push(MapPage::fill(
+                    Generation(content.generation),
+                    content.size,
+                    at,
+                    extents,
+                ));
+                at = part.end();
+                if at >= end || pages.len() >= usize::try_from(pages_max).unwrap_or(usize::MAX) {
+                    return pages;
+                }
+            }
+        });
+        for page in pages? {
+            if !sink(page) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn space(&self) -> Result<Space> {
+        Ok(Space {
+            block_bytes: 4096,
+            blocks: 1,
+            blocks_free: 0,
+            blocks_available: 0,
+            nodes: 1,
+            nodes_free: 0,
+            name_bytes_max: 255,
+        })
+    }
+}

@@ -1,0 +1,315 @@
+//! `Remote` over a [`Link`].
+//!
+//! Every request here only reads, so one whose session was lost is sent again on the next. A volume
+//! keeps its path and id, and is opened again in a new session when it is first needed there.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lacuna_transport::attr::{Attr, Space};
+use lacuna_transport::id::{Generation, Handle, NodeId};
+use lacuna_transport::limits::FOLDER_NODES_MAX;
+use lacuna_transport::path::{NodeName, NodePath};
+use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::WireError;
+use lacuna_transport::wire::frame::{Code, Kind};
+use lacuna_transport::wire::map_page::MapPage;
+use lacuna_transport::wire::message::{self, HandleRequest, ListPage, MapRequest, Opened, PathRequest};
+use lacuna_transport::wire::read::{self, REPLY_HEAD_BYTES, ReadRequest};
+use parking_lot::Mutex;
+
+use super::Remote;
+use super::link::{Link, LinkState};
+use super::session::{RequestError, Session};
+use crate::error::{Error, Result};
+
+/// How long to wait before sending a request again whose lane was lost, but not its session.
+const LANE_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Clones share the link.
+#[derive(Clone, Debug)]
+pub struct QuicRemote {
+    link: Arc<Link>,
+}
+
+/// A volume open at the server, in one session after the other.
+#[derive(Debug)]
+pub struct QuicVolume {
+    link: Arc<Link>,
+    path: NodePath,
+    id: NodeId,
+    /// Number of the session, and the volume's handle in it.
+    bound: Mutex<(u64, Handle)>,
+    /// Held while opening again.
+    rebinding: tokio::sync::Mutex<()>,
+}
+
+impl QuicRemote {
+    pub fn new(link: Arc<Link>) -> Self {
+        Self { link }
+    }
+
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// What a request came to; `None` if it was lost with its session and is to be sent again.
+    async fn outcome<T>(
+        &self,
+        session: &Session,
+        result: Result<T, RequestError>,
+        what: impl Fn() -> String,
+    ) -> Option<Result<T>> {
+        match result {
+            Ok(reply) => Some(Ok(reply)),
+            Err(RequestError::Failed(code, text)) => Some(Err(Error::new(code.into(), text).within(what()))),
+            Err(RequestError::Protocol(error)) => {
+                session.close_broken(&error);
+                Some(Err(Error::from(error).within(what())))
+            }
+            Err(RequestError::Lost(why)) => {
+                tracing::debug!(request = %what(), %why, "lost; sending it again");
+                // Usually the session is gone with it and this returns at once; a lane lost alone is
+                // tried again a little later.
+                let _ = tokio::time::timeout(LANE_RETRY_PAUSE, session.closed()).await;
+                None
+            }
+        }
+    }
+}
+
+/// Runs a request until a session carries it through. The caller has the deadline. A macro, because the
+/// future of a generic function over async closures is not known to be `Send`.
+macro_rules! retrying {
+    ($remote:expr, $what:expr, |$session:ident| $request:expr) => {
+        loop {
+            let session = $remote.link.session().await?;
+            let $session = &*session;
+            let result = $request.await;
+            if let Some(done) = $remote.outcome($session, result, || $what).await {
+                break done;
+            }
+        }
+    };
+}
+
+impl QuicVolume {
+    /// The handle in this session; opens the volume there if need be.
+    async fn handle(&self, session: &Session) -> Result<Handle, RequestError> {
+        let bound = || Some(*self.bound.lock()).filter(|(number, _)| *number == session.number);
+        if let Some((_, handle)) = bound() {
+            return Ok(handle);
+        }
+        let _rebinding = self.rebinding.lock().await;
+        if let Some((_, handle)) = bound() {
+            return Ok(handle);
+        }
+        let opened = open(session, &self.path, self.id).await?;
+        *self.bound.lock() = (session.number, opened.handle);
+        Ok(opened.handle)
+    }
+}
+
+impl Drop for QuicVolume {
+    fn drop(&mut self) {
+        let (number, handle) = *self.bound.lock();
+        let link = Arc::clone(&self.link);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
+            // A session that is gone took its handles along.
+            if let LinkState::Connected(session) = link.state()
+                && session.number == number
+            {
+                let body = message::encode(&HandleRequest { handle });
+                if let Ok(exchange) = session.request(Kind::Close, body).await
+                    && let Ok((_, exchange)) = exchange.header().await
+                {
+                    exchange.done();
+                }
+            }
+        });
+    }
+}
+
+async fn open(session: &Session, path: &NodePath, id: NodeId) -> Result<Opened, RequestError> {
+    use lacuna_transport::wire::error_code::ErrorCode;
+    let opened: Opened = session
+        .ask(Kind::Open, message::encode(&PathRequest { path: path.clone() }))
+        .await?;
+    if opened.attr.id != id {
+        return Err(RequestError::Failed(
+            ErrorCode::Stale,
+            format!("{path} was replaced at the server"),
+        ));
+    }
+    Ok(opened)
+}
+
+impl Remote for QuicRemote {
+    type Volume = QuicVolume;
+
+    async fn stat(&self, path: &NodePath) -> Result<Attr> {
+        let body = message::encode(&PathRequest { path: path.clone() });
+        retrying!(self, format!("stat {path}"), |session| session
+            .ask(Kind::Stat, body.clone()))
+    }
+
+    async fn list(&self, path: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
+        retrying!(self, format!("list {path}"), |session| list(session, path))
+    }
+
+    async fn open(&self, path: &NodePath, id: NodeId) -> Result<(QuicVolume, Attr)> {
+        let (number, opened) = retrying!(self, format!("open {path}"), |session| async {
+            Ok((session.number, open(session, path, id).await?))
+        })?;
+        let volume = QuicVolume {
+            link: Arc::clone(&self.link),
+            path: path.clone(),
+            id,
+            bound: Mutex::new((number, opened.handle)),
+            rebinding: tokio::sync::Mutex::new(()),
+        };
+        Ok((volume, opened.attr))
+    }
+
+    async fn read(
+        &self,
+        volume: &QuicVolume,
+        ranges: Vec<ByteRange>,
+        buffers: &mut [Box<[u8]>],
+    ) -> Result<Generation> {
+        retrying!(self, format!("read {}", volume.path), |session| fetch(
+            session, volume, &ranges, buffers
+        ))
+    }
+
+    async fn map(
+        &self,
+        volume: &QuicVolume,
+        range: ByteRange,
+        pages_max: u32,
+        mut sink: impl FnMut(MapPage) -> bool + Send,
+    ) -> Result<()> {
+        // After a lost session the stream goes on where the last page ended.
+        let mut rest = range;
+        retrying!(self, format!("map {}", volume.path), |session| {
+            stream_map(session, volume, &mut rest, pages_max, &mut sink)
+        })
+    }
+
+    async fn space(&self) -> Result<Space> {
+        retrying!(self, "statfs".to_owned(), |session| session
+            .ask(Kind::Space, Vec::new()))
+    }
+}
+
+async fn list(session: &Session, path: &NodePath) -> Result<Vec<(NodeName, Attr)>, RequestError> {
+    let mut names: Vec<(NodeName, Attr)> = Vec::new();
+    let mut exchange = session
+        .request(Kind::List, message::encode(&PathRequest { path: path.clone() }))
+        .await?;
+    loop {
+        let (header, next) = exchange.header().await?;
+        let (body, next) = next.body(&header).await?;
+        exchange = next;
+        let page: ListPage = message::decode(&body)?;
+        let in_order = match (names.last(), page.entries.first()) {
+            (Some((last, _)), Some(first)) => *last < first.name,
+            _ => true,
+        };
+        if !in_order || names.len() + page.entries.len() > FOLDER_NODES_MAX {
+            return Err(WireError::OutOfBounds("listing").into());
+        }
+        names.extend(page.entries.into_iter().map(|entry| (entry.name, entry.attr)));
+        if header.code == Code::Done {
+            exchange.done();
+            return Ok(names);
+        }
+    }
+}
+
+async fn fetch(
+    session: &Session,
+    volume: &QuicVolume,
+    ranges: &[ByteRange],
+    buffers: &mut [Box<[u8]>],
+) -> Result<Generation, RequestError> {
+    let handle = volume.handle(session).await?;
+    let request = ReadRequest::new(handle, ranges.to_vec())?;
+    let (header, mut exchange) = session
+        .request(Kind::Read, request.encode())
+        .await?
+        .header()
+        .await?;
+    if header.code != Code::Done || header.body_bytes != REPLY_HEAD_BYTES + request.bytes() {
+        return Err(WireError::OutOfBounds("length of a read reply").into());
+    }
+    let mut head = [0; 8];
+    exchange.fill(&mut head).await?;
+    for buffer in buffers {
+        exchange.fill(buffer).await?;
+    }
+    exchange.done();
+    Ok(read::decode_reply_head(head))
+}
+
+async fn stream_map(
+    session: &Session,
+    volume: &QuicVolume,
+    rest: &mut ByteRange,
+    pages_max: u32,
+    sink: &mut (impl FnMut(MapPage) -> bool + Send),
+) -> Result<(), RequestError> {
+    let handle = volume.handle(session).await?;
+    let request = MapRequest {
+        handle,
+        start: rest.start(),
+        end: rest.end(),
+        pages_max,
+    };
+    let mut exchange = session.request(Kind::Map, message::encode(&request)).await?;
+    loop {
+        let (header, next) = exchange.header().await?;
+        let (body, next) = next.body(&header).await?;
+        exchange = next;
+        let page = MapPage::decode(&body)?;
+        let advances = !page.range.is_empty() || header.code == Code::Done;
+        if page.range.start() != rest.start() || page.range.end() > rest.end() || !advances {
+            return Err(WireError::OutOfBounds("order of map pages").into());
+        }
+        *rest = rest.split_at(page.range.end()).1;
+        let more = sink(page);
+        if header.code == Code::Done {
+            exchange.done();
+            return Ok(());
+        }
+        if !more {
+            // What still comes on this lane is dropped with it.
+            return Ok(());
+        }
+    }
+}
+
+/// The counters of a link that `status` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkFigures {
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    pub requests_sent: u64,
+    pub reconnects: u64,
+}
+
+impl LinkFigures {
+    pub fn of(link: &Link) -> Self {
+        let counters = link.counters();
+        Self {
+            bytes_sent: counters.traffic.sent.load(Ordering::Relaxed),
+            bytes_received: counters.traffic.received.load(Ordering::Relaxed),
+            requests_sent: counters.requests_sent.load(Ordering::Relaxed),
+            reconnects: counters.reconnects.load(Ordering::Relaxed),
+        }
+    }
+}

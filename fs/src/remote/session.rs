@@ -1,0 +1,304 @@
+//! One authenticated session: a connection, its hello, its lanes, its events.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lacuna_transport::id::RequestId;
+use lacuna_transport::limits::HELLO_TIMEOUT;
+use lacuna_transport::quic::close::CloseCode;
+use lacuna_transport::quic::frames::{self, FrameError, Traffic};
+use lacuna_transport::quic::identity::KeyId;
+use lacuna_transport::quic::tls::{SERVER_NAME, ShownKey};
+use lacuna_transport::wire::error_code::ErrorCode;
+use lacuna_transport::wire::frame::{Code, Kind, Sender};
+use lacuna_transport::wire::message::{self, Features, Hello, Message, VolumeChanged, Welcome};
+use lacuna_transport::wire::{VERSION, WireError};
+use quinn::{ConnectionError, RecvStream, SendStream};
+use tokio::time::timeout;
+
+use super::lane::{Exchange, Lanes};
+use crate::error::{Error, ErrorKind};
+
+/// Counters over all sessions of a mount.
+#[derive(Debug, Default)]
+pub struct LinkCounters {
+    pub traffic: Traffic,
+    pub requests_sent: AtomicU64,
+    pub reconnects: AtomicU64,
+}
+
+/// Whom to talk to, and as whom.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// As the user wrote it: HOST or HOST:PORT.
+    pub name: String,
+    pub address: SocketAddr,
+    pub pin: KeyId,
+    pub own_key: KeyId,
+    pub client: quinn::ClientConfig,
+    pub shown: ShownKey,
+}
+
+/// Why a request has no result.
+#[derive(Debug)]
+pub enum RequestError {
+    /// The session is gone: the request may be sent again on the next one.
+    Lost(String),
+    /// The server says no.
+    Failed(ErrorCode, String),
+    /// The server broke the protocol.
+    Protocol(WireError),
+}
+
+impl RequestError {
+    pub fn lost(why: impl ToString) -> Self {
+        Self::Lost(why.to_string())
+    }
+}
+
+impl From<FrameError> for RequestError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Wire(error) => Self::Protocol(error),
+            other => Self::Lost(other.to_string()),
+        }
+    }
+}
+
+impl From<WireError> for RequestError {
+    fn from(error: WireError) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+#[derive(Debug)]
+pub struct Session {
+    /// Counts the sessions of this process; handles belong to one.
+    pub number: u64,
+    pub welcome: Welcome,
+    connection: quinn::Connection,
+    lanes: Lanes,
+    counters: Arc<LinkCounters>,
+    /// Kept open for as long as the session: its end is the end of the session.
+    _control: (SendStream, RecvStream),
+}
+
+impl Session {
+    /// Connects and says hello. The error is for a person: it says what to do.
+    pub async fn open(
+        endpoint: &quinn::Endpoint,
+        target: &Target,
+        number: u64,
+        counters: Arc<LinkCounters>,
+    ) -> Result<Self, Error> {
+        match timeout(
+            HELLO_TIMEOUT,
+            Self::open_in_time(endpoint, target, number, counters),
+        )
+        .await
+        {
+            Ok(result) => result,
+            Err(_) => Err(no_answer(target)),
+        }
+    }
+
+    async fn open_in_time(
+        endpoint: &quinn::Endpoint,
+        target: &Target,
+        number: u64,
+        counters: Arc<LinkCounters>,
+    ) -> Result<Self, Error> {
+        let connecting = endpoint
+            .connect_with(target.client.clone(), target.address, SERVER_NAME)
+            .map_err(|error| {
+                Error::new(
+                    ErrorKind::Io,
+                    format!("cannot connect to {}: {error}", target.name),
+                )
+            })?;
+        let connection = connecting.await.map_err(|error| explain(&error, target))?;
+        let hello = async {
+            let (mut send, mut receive) = connection.open_bi().await.map_err(RequestError::lost)?;
+            let hello = Hello {
+                version: VERSION,
+                features: Features::KNOWN,
+                agent: agent(),
+            };
+            let body = message::encode(&hello);
+            let traffic = &counters.traffic;
+            frames::write_frame(&mut send, traffic, Kind::Hello, Code::Done, RequestId(0), body).await?;
+            let header = frames::read_header(&mut receive, traffic, Sender::Server).await?;
+            let header = header.ok_or_else(|| RequestError::lost("the server ended the session"))?;
+            if header.kind != Kind::Hello || header.code != Code::Done {
+                let got = header.kind.word();
+                return Err(RequestError::Protocol(WireError::Unexpected {
+                    expected: "hello",
+                    got,
+                }));
+            }
+            let body = frames::read_body(&mut receive, traffic, &header).await?;
+            let welcome: Welcome = message::decode(&body)?;
+            if welcome.version > VERSION {
+                return Err(RequestError::Protocol(WireError::OutOfBounds("version")));
+            }
+            Ok((welcome, (send, receive)))
+        };
+        let (welcome, control) = match hello.await {
+            Ok(done) => done,
+            // The close of a server that refuses us overtakes the stream's own error.
+            Err(RequestError::Lost(_)) => return Err(explain(&connection.closed().await, target)),
+            Err(RequestError::Protocol(error)) => {
+                connection.close(CloseCode::Protocol.code(), error.to_string().as_bytes());
+                return Err(Error::from(error).within(&target.name));
+            }
+            Err(RequestError::Failed(code, text)) => {
+                return Err(Error::new(code.into(), format!("{}: {text}", target.name)));
+            }
+        };
+        tracing::debug!(server = %target.name, agent = %welcome.agent, session = welcome.session, "connected");
+        let lanes = Lanes::new(connection.clone());
+        Ok(Self {
+            number,
+            welcome,
+            connection,
+            lanes,
+            counters,
+            _control: control,
+        })
+    }
+
+    /// Resolves when the connection is lost, with the reason.
+    pub async fn closed(&self) -> ConnectionError {
+        self.connection.closed().await
+    }
+
+    /// Says goodbye.
+    pub fn close(&self) {
+        self.connection.close(CloseCode::Done.code(), b"");
+    }
+
+    pub fn rtt_us(&self) -> u64 {
+        u64::try_from(self.connection.rtt().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Sends a request; the reply is read from the exchange.
+    pub async fn request(&self, kind: Kind, body: Vec<u8>) -> Result<Exchange<'_>, RequestError> {
+        self.counters.requests_sent.fetch_add(1, Ordering::Relaxed);
+        self.lanes.request(&self.counters.traffic, kind, body).await
+    }
+
+    /// A request whose reply is one message.
+    pub async fn ask<T>(&self, kind: Kind, body: Vec<u8>) -> Result<T, RequestError>
+    where
+        T: for<'b> minicbor::Decode<'b, ()> + Message,
+    {
+        let (header, exchange) = self.request(kind, body).await?.header().await?;
+        let (body, exchange) = exchange.body(&header).await?;
+        let reply = message::decode(&body)?;
+        exchange.done();
+        Ok(reply)
+    }
+
+    /// The server broke the protocol: end the session.
+    pub fn close_broken(&self, error: &WireError) {
+        tracing::warn!(%error, "the server broke the protocol; closing the session");
+        self.connection
+            .close(CloseCode::Protocol.code(), error.to_string().as_bytes());
+    }
+
+    /// The next event of the server. `stream` is empty at first and kept between calls.
+    pub async fn event(&self, stream: &mut Option<RecvStream>) -> Result<VolumeChanged, RequestError> {
+        let stream = match stream {
+            Some(stream) => stream,
+            None => stream.insert(self.connection.accept_uni().await.map_err(RequestError::lost)?),
+        };
+        let traffic = &self.counters.traffic;
+        let header = frames::read_header(stream, traffic, Sender::Server).await?;
+        let header = header.ok_or_else(|| RequestError::lost("the server ended the event stream"))?;
+        if header.kind != Kind::VolumeChanged {
+            let got = header.kind.word();
+            return Err(RequestError::Protocol(WireError::Unexpected {
+                expected: "volume-changed",
+                got,
+            }));
+        }
+        let body = frames::read_body(stream, traffic, &header).await?;
+        Ok(message::decode(&body)?)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Name and version, as told to the other side.
+pub fn agent() -> String {
+    format!("lacuna/{}", env!("CARGO_PKG_VERSION"))
+}
+
+fn no_answer(target: &Target) -> Error {
+    let text = format!(
+        "no answer from {} ({}, UDP) within {} s: check that lacunad runs there, its --listen address, and the firewall",
+        target.name,
+        target.address,
+        HELLO_TIMEOUT.as_secs()
+    );
+    Error::new(ErrorKind::Disconnected, text)
+}
+
+/// TLS alert no_application_protocol as a QUIC crypto error.
+const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
+
+/// What a failed connection means to the person who asked for it.
+fn explain(error: &ConnectionError, target: &Target) -> Error {
+    let name = &target.name;
+    let wrong_key = target.shown.key().filter(|shown| *shown != target.pin);
+    if let Some(shown) = wrong_key {
+        let text = format!(
+            "{name} has the key {shown}, but {} is trusted: if the server was set up anew, compare the key with `lacunad key` there and run `lacuna trust --replace {name} {shown}`; if not, someone may be in between",
+            target.pin
+        );
+        return Error::new(ErrorKind::WrongKey, text);
+    }
+    match (error, CloseCode::of(error)) {
+        (_, Some((CloseCode::NotAllowed, _))) => {
+            let text = format!(
+                "{name} does not admit this client: on the server run `lacunad allow {} --name NAME`",
+                target.own_key
+            );
+            Error::new(ErrorKind::NotAllowed, text)
+        }
+        (_, Some((code, text))) => {
+            let kind = if code == CloseCode::Protocol {
+                ErrorKind::Protocol
+            } else {
+                ErrorKind::Disconnected
+            };
+            Error::new(kind, format!("{name} closed the session: {text}"))
+        }
+        (ConnectionError::TimedOut, None) => no_answer(target),
+        (ConnectionError::ConnectionClosed(close), None)
+            if u64::from(close.error_code) == NO_APPLICATION_PROTOCOL =>
+        {
+            let text = format!("{name} speaks another version of the protocol: update the older side");
+            Error::new(ErrorKind::Protocol, text)
+        }
+        (ConnectionError::VersionMismatch, None) => Error::new(
+            ErrorKind::Protocol,
+            format!("{name} speaks another version of QUIC: is it a lacunad?"),
+        ),
+        (ConnectionError::TransportError(error), None)
+            if u64::from(error.code) == NO_APPLICATION_PROTOCOL =>
+        {
+            let text = format!("{name} speaks another version of the protocol: update the older side");
+            Error::new(ErrorKind::Protocol, text)
+        }
+        (other, None) => Error::new(
+            ErrorKind::Disconnected,
+            format!("no session with {name}: {other}"),
+        ),
+    }
+}

@@ -1,0 +1,90 @@
+//! What a live mount says of itself: shown by `lacuna status`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::remote::link::{Link, LinkState};
+use crate::remote::quic::QuicRemote;
+use crate::volume::Shared;
+
+/// One mount. All counters are since the mount began; sizes are in bytes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MountStatus {
+    pub mountpoint: String,
+    /// HOST:PORT/FOLDER.
+    pub source: String,
+    pub pid: u32,
+    /// HOST:PORT.
+    pub server: String,
+    pub connected: bool,
+    /// Seconds without a session; absent while connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down_secs: Option<u64>,
+    /// What the last attempt to connect said; absent while connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// QUIC stream payload of this mount, both ways.
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    pub requests_sent: u64,
+    pub hole_bytes_read: u64,
+    pub cache_bytes_read: u64,
+    pub fetched_bytes: u64,
+    pub written_bytes: u64,
+    pub dirty_bytes: u64,
+    /// Cached, being fetched or being read, in whole pages of 4 KiB.
+    pub cache_bytes: u64,
+    pub cache_bytes_max: u64,
+    pub rtt_us: u64,
+    pub reconnects: u64,
+}
+
+/// Who a mount is, apart from its counters.
+#[derive(Clone, Debug)]
+pub struct MountName {
+    pub mountpoint: String,
+    pub source: String,
+}
+
+impl MountStatus {
+    pub fn of(name: &MountName, link: &Link, shared: &Arc<Shared<QuicRemote>>) -> Self {
+        let state = link.state();
+        let (down_secs, last_error) = match &state {
+            LinkState::Down(since, why) => (
+                Some(Instant::now().duration_since(*since).as_secs()),
+                Some(why.clone()),
+            ),
+            LinkState::Connected(_) | LinkState::Closed => (None, None),
+        };
+        let rtt_us = if let LinkState::Connected(session) = &state {
+            session.rtt_us()
+        } else {
+            0
+        };
+        let wire = link.counters();
+        Self {
+            mountpoint: name.mountpoint.clone(),
+            source: name.source.clone(),
+            pid: std::process::id(),
+            server: link.target().name.clone(),
+            connected: matches!(state, LinkState::Connected(_)),
+            down_secs,
+            last_error,
+            bytes_sent: wire.traffic.sent.load(Ordering::Relaxed),
+            bytes_received: wire.traffic.received.load(Ordering::Relaxed),
+            requests_sent: wire.requests_sent.load(Ordering::Relaxed),
+            hole_bytes_read: shared.counters.hole_bytes_read.value(),
+            cache_bytes_read: shared.counters.cache_bytes_read.value(),
+            fetched_bytes: shared.counters.fetched_bytes.value(),
+            written_bytes: shared.counters.written_bytes.value(),
+            dirty_bytes: 0,
+            cache_bytes: shared.cache.bytes(),
+            cache_bytes_max: shared.cache.bytes_max(),
+            rtt_us,
+            reconnects: wire.reconnects.load(Ordering::Relaxed),
+        }
+    }
+}

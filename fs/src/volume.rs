@@ -1,0 +1,306 @@
+//! One volume of the mount: its attributes, its map, what is being fetched for it.
+//!
+//! Owns the volume's state behind one lock, held for look-ups only, never across IO or a copy of data.
+//! Lock order: `Volume::state`, then the cache's own lock.
+//!
+//! Invariants:
+//! * map, attributes and cached data belong to one generation; when the server names another one, what
+//!   is known of the changed range is dropped before anything new is taken in;
+//! * no two fetches of one byte are under way at once (`flight`), but after a change: what was asked for
+//!   before it is never cached after it;
+//! * a hole or zero is read without a request.
+//!
+//! The parts: `read` (plan and gather), `flight` (fetch and share), `map` (fetch and seek).
+
+pub mod flight;
+pub mod map;
+pub mod read;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lacuna_transport::attr::{Attr, NodeKind};
+use lacuna_transport::id::{Generation, NodeId};
+use lacuna_transport::path::NodePath;
+use lacuna_transport::range::ByteRange;
+use parking_lot::{Condvar, Mutex};
+
+use self::flight::Flight;
+use crate::cache::{BlockCache, CacheKey};
+use crate::counters::Counters;
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent_map::ExtentMap;
+use crate::remote::Remote;
+
+/// What all volumes of a mount share.
+#[derive(Debug)]
+pub struct Shared<R> {
+    pub remote: R,
+    pub cache: BlockCache,
+    pub counters: Counters,
+    pub notices: Notices,
+    /// How long one operation may take in all; `None` waits for ever (`-o hard`).
+    pub deadline: Option<Duration>,
+    keys: AtomicU64,
+}
+
+impl<R> Shared<R> {
+    pub fn new(remote: R, cache_bytes_max: u64, deadline: Option<Duration>) -> Self {
+        Self {
+            remote,
+            cache: BlockCache::new(cache_bytes_max),
+            counters: Counters::default(),
+            notices: Notices::default(),
+            deadline,
+            keys: AtomicU64::new(0),
+        }
+    }
+
+    /// Ends an operation that takes too long.
+    pub async fn within_deadline<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match self.deadline {
+            None => work.await,
+            Some(deadline) => tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
+                let text = format!("{what}: no answer within {} s (-o timeout=)", deadline.as_secs());
+                Err(Error::new(ErrorKind::TimedOut, text))
+            }),
+        }
+    }
+}
+
+/// Volumes whose kernel caches are out of date, until the notifier thread took them. A set: bounded by
+/// the number of open volumes, and a volume that changes often is notified once.
+#[derive(Debug, Default)]
+pub struct Notices {
+    pending: Mutex<(BTreeSet<NodeId>, bool)>,
+    arrived: Condvar,
+}
+
+impl Notices {
+    pub fn post(&self, id: NodeId) {
+        self.pending.lock().0.insert(id);
+        self.arrived.notify_one();
+    }
+
+    /// Waits for the next one; `None` once closed.
+    pub fn take(&self) -> Option<NodeId> {
+        let mut pending = self.pending.lock();
+        loop {
+            if pending.1 {
+                return None;
+            }
+            if let Some(id) = pending.0.pop_first() {
+                return Some(id);
+            }
+            self.arrived.wait(&mut pending);
+        }
+    }
+
+    pub fn close(&self) {
+        self.pending.lock().1 = true;
+        self.arrived.notify_all();
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    attr: Attr,
+    map: ExtentMap,
+    flights: Vec<Arc<Flight>>,
+    opens: u64,
+    /// The generation whose pages the kernel may hold.
+    kernel_generation: Option<Generation>,
+}
+
+pub struct Volume<R: Remote> {
+    path: Mutex<NodePath>,
+    key: CacheKey,
+    shared: Arc<Shared<R>>,
+    state: Mutex<State>,
+    /// The volume as opened at the server, while anyone has it open here.
+    bound: Mutex<Option<Arc<R::Volume>>>,
+    /// Held while opening, so that two first opens make one handle.
+    opening: tokio::sync::Mutex<()>,
+    /// Held while a single page of the map is fetched.
+    map_fetch: tokio::sync::Mutex<()>,
+}
+
+impl<R: Remote> std::fmt::Debug for Volume<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Volume")
+            .field("path", &self.path.lock())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an open found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenOutcome {
+    /// The kernel's cached pages are still those of the volume.
+    pub keep_cache: bool,
+}
+
+impl<R: Remote> Volume<R> {
+    /// A volume that nobody has open yet.
+    pub fn new(shared: Arc<Shared<R>>, path: NodePath, attr: Attr) -> Self {
+        debug_assert_eq!(attr.kind, NodeKind::Volume);
+        let key = CacheKey(shared.keys.fetch_add(1, Ordering::Relaxed));
+        let map = ExtentMap::new(attr.size);
+        let state = State {
+            attr,
+            map,
+            flights: Vec::new(),
+            opens: 0,
+            kernel_generation: None,
+        };
+        Self {
+            path: Mutex::new(path),
+            key,
+            shared,
+            state: Mutex::new(state),
+            bound: Mutex::new(None),
+            opening: tokio::sync::Mutex::new(()),
+            map_fetch: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub fn attr(&self) -> Attr {
+        self.state.lock().attr
+    }
+
+    /// Attributes kept true by events: only while the volume is open.
+    pub fn attr_if_open(&self) -> Option<Attr> {
+        let state = self.state.lock();
+        (state.opens > 0).then_some(state.attr)
+    }
+
+    pub fn path(&self) -> NodePath {
+        self.path.lock().clone()
+    }
+
+    /// The volume was found under another name.
+    pub fn set_path(&self, path: NodePath) {
+        *self.path.lock() = path;
+    }
+
+    /// Runs of the map held in memory.
+    pub fn map_runs(&self) -> usize {
+        self.state.lock().map.runs_held()
+    }
+
+    /// Opens once more. Asks the server each time: what changed behind our back is noticed here.
+    pub async fn open(self: &Arc<Self>) -> Result<OpenOutcome> {
+        let opening = self.opening.lock().await;
+        let path = self.path();
+        let id = self.attr().id;
+        let attr = if self.bound.lock().is_some() {
+            self.shared.remote.stat(&path).await?
+        } else {
+            let (volume, attr) = self.shared.remote.open(&path, id).await?;
+            *self.bound.lock() = Some(Arc::new(volume));
+            attr
+        };
+        if attr.id != id {
+            self.unbind_if_idle();
+            return Err(Error::new(
+                ErrorKind::Stale,
+                format!("{path} was replaced at the server"),
+            ));
+        }
+        self.update(attr, ByteRange::ALL);
+        let (outcome, incomplete) = {
+            let mut state = self.state.lock();
+            state.opens += 1;
+            let keep_cache = state.kernel_generation == Some(state.attr.generation);
+            state.kernel_generation = Some(state.attr.generation);
+            (OpenOutcome { keep_cache }, state.map.first_unknown(0).is_some())
+        };
+        drop(opening);
+        if incomplete {
+            self.start_loading_map();
+        }
+        Ok(outcome)
+    }
+
+    /// Closes once. After the last one the map and the cached data stay, for the next open.
+    pub fn close(&self) -> bool {
+        let mut state = self.state.lock();
+        state.opens = state.opens.saturating_sub(1);
+        let last = state.opens == 0;
+        drop(state);
+        if last {
+            self.unbind_if_idle();
+        }
+        last
+    }
+
+    /// Drops the map of a closed volume.
+    pub fn forget_map(&self) {
+        let mut state = self.state.lock();
+        if state.opens == 0 {
+            state.map = ExtentMap::new(state.attr.size);
+        }
+    }
+
+    /// Takes in attributes from the server. If they are of another generation, what is known of `range`
+    /// is dropped and the kernel told.
+    pub fn update(&self, attr: Attr, range: ByteRange) {
+        let mut state = self.state.lock();
+        let changed = attr.generation != state.attr.generation;
+        let resized = attr.size != state.attr.size;
+        state.attr = attr;
+        if !changed && !resized {
+            return;
+        }
+        let range = if resized { ByteRange::ALL } else { range };
+        if range == ByteRange::ALL {
+            state.map = ExtentMap::new(attr.size);
+        } else {
+            state.map.forget(range);
+        }
+        state.flights.retain(|flight| !flight.go_stale(range));
+        self.shared.cache.remove(self.key, range);
+        tracing::debug!(volume = %self.path.lock(), generation = attr.generation.0, %range, "changed at the server");
+        if state.opens > 0 {
+            state.kernel_generation = Some(attr.generation);
+            drop(state);
+            self.shared.notices.post(attr.id);
+        }
+    }
+
+    /// Asks the server for the attributes and takes them in.
+    async fn resync(&self) -> Result<()> {
+        let attr = self.shared.remote.stat(&self.path()).await?;
+        if attr.id != self.attr().id {
+            return Err(Error::new(
+                ErrorKind::Stale,
+                format!("{} was replaced at the server", self.path()),
+            ));
+        }
+        self.update(attr, ByteRange::ALL);
+        Ok(())
+    }
+
+    fn bound(&self) -> Result<Arc<R::Volume>> {
+        let bound = self.bound.lock().clone();
+        bound.ok_or_else(|| Error::new(ErrorKind::Stale, format!("{} is not open", self.path())))
+    }
+
+    fn unbind_if_idle(&self) {
+        if self.state.lock().opens == 0 {
+            let unbound = self.bound.lock().take();
+            drop(unbound);
+        }
+    }
+}
+
+impl<R: Remote> Drop for Volume<R> {
+    fn drop(&mut self) {
+        self.shared.cache.remove(self.key, ByteRange::ALL);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! Fetches under way, shared by all who wait for the same bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lacuna_transport::id::Generation;
+use lacuna_transport::limits::{READ_BYTES_MAX, READ_RANGES_MAX};
+use lacuna_transport::range::ByteRange;
+use tokio::sync::watch;
+
+use super::Volume;
+use crate::cache::budget::Reservation;
+use crate::cache::{BLOCK_BYTES, Fragment};
+use crate::error::{Error, ErrorKind, Result};
+use crate::remote::Remote;
+
+/// What a flight brought: fragments in order, and the generation they were read at.
+#[derive(Debug)]
+pub struct Landed {
+    pub fragments: Vec<Arc<Fragment>>,
+    pub generation: Generation,
+}
+
+type Outcome = Option<Result<Arc<Landed>>>;
+
+/// One wire read under way.
+#[derive(Debug)]
+pub struct Flight {
+    ranges: Vec<ByteRange>,
+    stale: AtomicBool,
+    outcome: watch::Sender<Outcome>,
+}
+
+impl Flight {
+    fn new(ranges: Vec<ByteRange>) -> Arc<Self> {
+        Arc::new(Self {
+            ranges,
+            stale: AtomicBool::new(false),
+            outcome: watch::Sender::new(None),
+        })
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.ranges.iter().map(|range| range.len()).sum()
+    }
+
+    /// The ranges this flight brings, in order.
+    pub fn ranges(&self) -> &[ByteRange] {
+        &self.ranges
+    }
+
+    /// Marks it if it overlaps a changed range: its bytes may be older than the change.
+    pub fn go_stale(&self, changed: ByteRange) -> bool {
+        let hit = self.ranges.iter().any(|range| range.overlaps(changed));
+        if hit {
+            self.stale.store(true, Ordering::Relaxed);
+        }
+        hit
+    }
+
+    /// Waits until it lands.
+    pub async fn landed(&self) -> Result<Arc<Landed>> {
+        let mut outcome = self.outcome.subscribe();
+        let landed = outcome.wait_for(Option::is_some).await;
+        match landed.as_deref() {
+            Ok(Some(result)) => result.clone(),
+            Ok(None) | Err(_) => Err(Error::new(ErrorKind::Internal, "a fetch was dropped")),
+        }
+    }
+}
+
+/// Splits sorted, disjoint ranges into wire reads, each within the bounds of one.
+pub fn group(ranges: impl IntoIterator<Item = ByteRange>) -> Vec<Vec<ByteRange>> {
+    let bytes_max = u64::from(READ_BYTES_MAX);
+    let mut groups: Vec<Vec<ByteRange>> = Vec::new();
+    let mut bytes = bytes_max;
+    for mut range in ranges {
+        while !range.is_empty() {
+            let full = bytes == bytes_max || groups.last().is_none_or(|group| group.len() == READ_RANGES_MAX);
+            if full {
+                groups.push(Vec::new());
+                bytes = 0;
+            }
+            let (part, rest) = range.split_at(range.start().saturating_add(bytes_max - bytes));
+            bytes += part.len();
+            if let Some(group) = groups.last_mut() {
+                group.push(part);
+            }
+            range = rest;
+        }
+    }
+    groups
+}
+
+/// Flights for `ranges` (sorted, disjoint). Who registers them lets later readers share them.
+pub(super) fn plan_flights(ranges: Vec<ByteRange>) -> Vec<Arc<Flight>> {
+    group(ranges).into_iter().map(Flight::new).collect()
+}
+
+impl<R: Remote> Volume<R> {
+    /// Starts a flight; `share` is its room if that was taken before.
+    pub(super) fn start(self: &Arc<Self>, flight: Arc<Flight>, share: Option<Reservation>) {
+        let volume = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut landing = Landing {
+                volume: &volume,
+                flight: &flight,
+                outcome: None,
+            };
+            landing.outcome = Some(volume.fetch(&flight, share).await);
+        });
+    }
+
+    /// Fetches without telling anyone: for O_DIRECT.
+    pub(super) async fn fetch_uncached(self: &Arc<Self>, ranges: Vec<ByteRange>) -> Result<Vec<Arc<Landed>>> {
+        let mut landed = Vec::new();
+        for flight in plan_flights(ranges) {
+            landed.push(self.fetch(&flight, None).await?);
+        }
+        Ok(landed)
+    }
+
+    async fn fetch(&self, flight: &Flight, share: Option<Reservation>) -> Result<Arc<Landed>> {
+        let mut share = match share {
+            Some(share) => share,
+            None => self.shared.cache.reserve(room_for(flight.ranges())).await,
+        };
+        let bound = self.bound()?;
+        let parts: Vec<ByteRange> = flight.ranges.iter().copied().flat_map(blocks_of).collect();
+        let mut buffers: Vec<Box<[u8]>> = parts
+            .iter()
+            .map(|part| vec![0; usize::try_from(part.len()).expect("within a block")].into_boxed_slice())
+            .collect();
+        let generation = self
+            .shared
+            .remote
+            .read(&bound, flight.ranges.clone(), &mut buffers)
+            .await?;
+        self.shared.counters.fetched_bytes.add(flight.bytes());
+        let fragments = parts.into_iter().zip(buffers).map(|(part, data)| {
+            let share = share.split(part.len()).expect("room was made for every part");
+            Arc::new(Fragment::new(part, data, share))
+        });
+        Ok(Arc::new(Landed {
+            fragments: fragments.collect(),
+            generation,
+        }))
+    }
+
+    /// Caches what landed, if it still is what the volume is, and lets the waiters go on.
+    fn land(self: &Arc<Self>, flight: &Arc<Flight>, outcome: Result<Arc<Landed>>) {
+        let mut state = self.state.lock();
+        let before = state.flights.len();
+        state.flights.retain(|other| !Arc::ptr_eq(other, flight));
+        let registered = state.flights.len() < before;
+        let mut outdated = false;
+        if let Ok(landed) = &outcome {
+            outdated = landed.generation != state.attr.generation;
+            if registered && !outdated && !flight.stale.load(Ordering::Relaxed) {
+                for fragment in &landed.fragments {
+                    self.shared.cache.insert(self.key, Arc::clone(fragment));
+                }
+            }
+        }
+        drop(state);
+        if outdated {
+            // The readers that waited see it themselves; nobody may wait for a prefetch.
+            let volume = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Err(error) = volume.resync().await {
+                    tracing::debug!(volume = %volume.path(), %error, "cannot refresh");
+                }
+            });
+        }
+        flight.outcome.send_replace(Some(outcome));
+    }
+}
+
+/// Lands a flight whatever happens to its task.
+struct Landing<'a, R: Remote> {
+    volume: &'a Arc<Volume<R>>,
+    flight: &'a Arc<Flight>,
+    outcome: Option<Result<Arc<Landed>>>,
+}
+
+impl<R: Remote> Drop for Landing<'_, R> {
+    fn drop(&mut self) {
+        let dropped = || Err(Error::new(ErrorKind::Internal, "a fetch was dropped"));
+        self.volume
+            .land(self.flight, self.outcome.take().unwrap_or_else(dropped));
+    }
+}
+
+/// Room for the parts of ranges, each in whole pages.
+pub(super) fn room_for(ranges: &[ByteRange]) -> u64 {
+    use crate::cache::PAGE_BYTES;
+    let parts = ranges.iter().copied().flat_map(blocks_of);
+    parts
+        .map(|part| part.len().div_ceil(PAGE_BYTES) * PAGE_BYTES)
+        .sum()
+}
+
+/// The pieces of a range in each block it touches.
+fn blocks_of(range: ByteRange) -> impl Iterator<Item = ByteRange> {
+    let mut rest = range;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = (rest.start() / BLOCK_BYTES + 1).saturating_mul(BLOCK_BYTES);
+        let (part, tail) = rest.split_at(end);
+        rest = tail;
+        Some(part)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: u64, len: u64) -> ByteRange {
+        ByteRange::at(start, len).unwrap()
+    }
+
+    #[test]
+    fn groups_keep_every_byte_and_both_bounds() {
+        let mut ranges: Vec<_> = (0..1000).map(|index| range(index << 20, 4096)).collect();
+        ranges.push(range(1 << 40, 5 << 20));
+        let groups = group(ranges.clone());
+        for group in &groups {
+            assert!(group.len() <= READ_RANGES_MAX);
+            assert!(group.iter().map(|range| range.len()).sum::<u64>() <= u64::from(READ_BYTES_MAX));
+        }
+        let total: u64 = groups.iter().flatten().map(|range| range.len()).sum();
+        assert_eq!(total, ranges.iter().map(|range| range.len()).sum::<u64>());
+        assert!(groups.iter().flatten().is_sorted_by_key(|range| range.start()));
+        assert!(groups.len() <= 4 + 6);
+    }
+
+    #[test]
+    fn blocks_split_at_their_edges() {
+        let parts: Vec<_> = blocks_of(range(BLOCK_BYTES - 10, BLOCK_BYTES + 20)).collect();
+        assert_eq!(
+            parts,
+            [
+                range(BLOCK_BYTES - 10, 10),
+                range(BLOCK_BYTES, BLOCK_BYTES),
+                range(2 * BLOCK_BYTES, 10)
+            ]
+        );
+        assert_eq!(room_for(&[range(BLOCK_BYTES - 10, 20)]), 8192);
+    }
+}

@@ -1,0 +1,140 @@
+//! Fetching the map of a volume, and seeking in it.
+
+use std::sync::Arc;
+
+use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::map_page::MapPage;
+
+use super::Volume;
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent_map::Sought;
+use crate::remote::Remote;
+
+/// Most runs of one volume's map: about 20 bytes each. What does not fit stays unknown.
+pub const MAP_RUNS_MAX: usize = 64 << 20;
+/// How often a map is begun anew because the volume changed under it, before the error is passed on.
+const RESTARTS_MAX: u32 = 8;
+
+/// Which way to seek.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whence {
+    Data,
+    Hole,
+}
+
+/// What became of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    Applied,
+    /// It is of another generation than the map.
+    Outdated,
+    /// The map is at its bound.
+    Full,
+}
+
+impl<R: Remote> Volume<R> {
+    /// Seeks in what is known.
+    pub fn seek_now(&self, from: u64, whence: Whence) -> Sought {
+        let state = self.state.lock();
+        match whence {
+            Whence::Data => state.map.seek_data(from),
+            Whence::Hole => state.map.seek_hole(from),
+        }
+    }
+
+    /// Seeks, fetching what is not known yet.
+    pub async fn seek(self: &Arc<Self>, from: u64, whence: Whence) -> Result<u64> {
+        let none = || Error::new(ErrorKind::NoExtent, format!("nothing at or after {from}"));
+        self.shared
+            .within_deadline("seek", async {
+                loop {
+                    match self.seek_now(from, whence) {
+                        Sought::At(offset) => return Ok(offset),
+                        Sought::None => return Err(none()),
+                        Sought::Unknown(offset) => self.learn(offset).await?,
+                    }
+                }
+            })
+            .await
+    }
+
+    /// Makes `offset` known: fetches one page of the map from there on.
+    pub(super) async fn learn(self: &Arc<Self>, offset: u64) -> Result<()> {
+        let fetching = self.map_fetch.lock().await;
+        for _ in 0..RESTARTS_MAX {
+            if self.state.lock().map.first_unknown(offset) != Some(offset) {
+                return Ok(());
+            }
+            let from = ByteRange::new(offset, u64::MAX).unwrap_or(ByteRange::EMPTY);
+            let mut taken = None;
+            self.shared
+                .remote
+                .map(&*self.bound()?, from, 1, |page| {
+                    taken = Some(self.take(&page));
+                    false
+                })
+                .await?;
+            match taken {
+                Some(Taken::Applied) if self.state.lock().map.first_unknown(offset) != Some(offset) => {
+                    return Ok(());
+                }
+                Some(Taken::Full) => {
+                    let text = format!("the map of {} has more than {MAP_RUNS_MAX} extents", self.path());
+                    return Err(Error::new(ErrorKind::Exhausted, text));
+                }
+                // The volume changed, or ends before the offset now: look again with fresh attributes.
+                Some(Taken::Applied | Taken::Outdated) | None => self.resync().await?,
+            }
+        }
+        drop(fetching);
+        Err(Error::new(
+            ErrorKind::Io,
+            format!("{} keeps changing while its map is read", self.path()),
+        ))
+    }
+
+    /// Streams the whole map in the background.
+    pub(super) fn start_loading_map(self: &Arc<Self>) {
+        let volume = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = volume.load_map().await {
+                tracing::debug!(volume = %volume.path(), %error, "the map is not loaded in advance");
+            }
+        });
+    }
+
+    async fn load_map(self: &Arc<Self>) -> Result<()> {
+        for _ in 0..RESTARTS_MAX {
+            let Some(first) = self.state.lock().map.first_unknown(0) else {
+                return Ok(());
+            };
+            let from = ByteRange::new(first, u64::MAX).unwrap_or(ByteRange::EMPTY);
+            let mut last = Taken::Applied;
+            let bound = self.bound()?;
+            self.shared
+                .remote
+                .map(&bound, from, u32::MAX, |page| {
+                    last = self.take(&page);
+                    last == Taken::Applied
+                })
+                .await?;
+            match last {
+                Taken::Applied | Taken::Full => return Ok(()),
+                Taken::Outdated => self.resync().await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, page: &MapPage) -> Taken {
+        let mut state = self.state.lock();
+        if page.generation != state.attr.generation || page.size != state.attr.size {
+            return Taken::Outdated;
+        }
+        if state.map.runs_held() + page.extents().len() > MAP_RUNS_MAX {
+            return Taken::Full;
+        }
+        state.map.apply(page);
+        Taken::Applied
+    }
+}

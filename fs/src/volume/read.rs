@@ -1,0 +1,422 @@
+//! Reading: first a plan (what is zero, cached, on its way, to be fetched), then gathering.
+
+use std::sync::Arc;
+
+use lacuna_transport::id::Generation;
+use lacuna_transport::range::ByteRange;
+use parking_lot::Mutex;
+
+use super::flight::{Flight, Landed, plan_flights, room_for};
+use super::{State, Volume};
+use crate::cache::{Fragment, PAGE_BYTES};
+use crate::error::Result;
+use crate::extent_map::{Known, Sought};
+use crate::readahead::Readahead;
+use crate::remote::Remote;
+
+/// How often a read that met a change of the volume is made again, so that it is not half old.
+const RETRIES_MAX: u32 = 3;
+/// Most runs of the map that one prefetch looks at: bounds the time under the lock.
+const PREFETCH_RUNS_MAX: usize = 2048;
+
+/// Bytes ready to be handed out.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    Zeros(u64),
+    Bytes(Arc<Fragment>, ByteRange),
+}
+
+/// A finished read: its pieces in order.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    pieces: Vec<Piece>,
+    /// How many of its bytes were in the cache when it began.
+    cached_bytes: u64,
+}
+
+/// What holes are read from, without filling memory for each.
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+
+impl Gathered {
+    /// Passes the bytes on as one slice: without a copy where they are in one place already.
+    pub fn with_slice<T>(&self, give: impl FnOnce(&[u8]) -> T) -> T {
+        match &self.pieces[..] {
+            [] => give(&[]),
+            [Piece::Zeros(len)] => match zeros(*len) {
+                Some(zeros) => give(zeros),
+                None => give(&join(&self.pieces)),
+            },
+            [Piece::Bytes(fragment, range)] => give(fragment.slice(*range)),
+            pieces => give(&join(pieces)),
+        }
+    }
+
+    /// Bytes in all.
+    pub fn len(&self) -> u64 {
+        self.pieces.iter().map(Piece::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn push_zeros(&mut self, len: u64) {
+        match self.pieces.last_mut() {
+            Some(Piece::Zeros(last)) => *last += len,
+            _ => self.pieces.push(Piece::Zeros(len)),
+        }
+    }
+
+    fn push_cached(&mut self, fragment: Arc<Fragment>, range: ByteRange) {
+        self.cached_bytes += range.len();
+        self.pieces.push(Piece::Bytes(fragment, range));
+    }
+
+    fn push_landed(&mut self, landed: &Landed, wanted: ByteRange) {
+        for fragment in &landed.fragments {
+            let part = fragment.range().intersect(wanted);
+            if !part.is_empty() {
+                self.pieces.push(Piece::Bytes(Arc::clone(fragment), part));
+            }
+        }
+    }
+}
+
+fn zeros(len: u64) -> Option<&'static [u8]> {
+    usize::try_from(len).ok().and_then(|len| ZEROS.get(..len))
+}
+
+fn join(pieces: &[Piece]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let len: u64 = pieces.iter().map(Piece::len).sum();
+    bytes.reserve_exact(usize::try_from(len).expect("a read fits memory"));
+    for piece in pieces {
+        match piece {
+            Piece::Zeros(len) => bytes.resize(
+                bytes.len() + usize::try_from(*len).expect("a read fits memory"),
+                0,
+            ),
+            Piece::Bytes(fragment, range) => bytes.extend_from_slice(fragment.slice(*range)),
+        }
+    }
+    bytes
+}
+
+impl Piece {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Zeros(len) => *len,
+            Self::Bytes(_, range) => range.len(),
+        }
+    }
+}
+
+/// How to get one part of a read.
+#[derive(Debug)]
+enum Step {
+    Zeros(u64),
+    Cached(Arc<Fragment>, ByteRange),
+    Await(Arc<Flight>, ByteRange),
+    /// Only while planning: becomes `Await` once its flights are registered.
+    Missing(ByteRange),
+}
+
+/// A plan and the generation it was made at.
+#[derive(Debug)]
+struct Plan {
+    steps: Vec<Step>,
+    generation: Generation,
+}
+
+/// Answer to an attempt to read without waiting.
+#[derive(Debug)]
+pub enum ReadNow {
+    Ready(Gathered),
+    /// Something must come from the server first: go on with [`Volume::read`].
+    Wait,
+}
+
+impl<R: Remote> Volume<R> {
+    /// Reads what is there: holes, zeros and cached data. Starts prefetching; needs a tokio context.
+    pub fn read_now(self: &Arc<Self>, readahead: &Mutex<Readahead>, wanted: ByteRange) -> ReadNow {
+        let mut state = self.state.lock();
+        let wanted = wanted.intersect(ByteRange::up_to(state.attr.size));
+        let mut gathered = Gathered::default();
+        for (run, known) in state.map.known(wanted) {
+            match known {
+                Known::Unknown => return ReadNow::Wait,
+                Known::Zero | Known::Hole => gathered.push_zeros(run.len()),
+                Known::Data => {
+                    for (part, found) in self.shared.cache.find(self.key, run) {
+                        let Some(fragment) = found else {
+                            return ReadNow::Wait;
+                        };
+                        gathered.push_cached(fragment, part);
+                    }
+                }
+            }
+        }
+        self.prefetch(&mut state, readahead, wanted);
+        drop(state);
+        self.count(&gathered);
+        ReadNow::Ready(gathered)
+    }
+
+    /// Reads, fetching what is missing. Cut at the end of the volume, otherwise always in full.
+    pub async fn read(self: &Arc<Self>, readahead: &Mutex<Readahead>, wanted: ByteRange) -> Result<Gathered> {
+        self.shared
+            .within_deadline("read", self.read_in_time(Some(readahead), wanted))
+            .await
+    }
+
+    /// Reads past the cache (O_DIRECT); holes still need no request.
+    pub async fn read_direct(self: &Arc<Self>, wanted: ByteRange) -> Result<Gathered> {
+        self.shared
+            .within_deadline("read", self.read_in_time(None, wanted))
+            .await
+    }
+
+    async fn read_in_time(
+        self: &Arc<Self>,
+        readahead: Option<&Mutex<Readahead>>,
+        wanted: ByteRange,
+    ) -> Result<Gathered> {
+        let mut retries = 0;
+        loop {
+            let (gathered, before) = match readahead {
+                Some(readahead) => match self.plan(readahead, wanted) {
+                    Ok(plan) => (self.gather(&plan).await?, plan.generation),
+                    Err(unknown) => {
+                        self.learn(unknown).await?;
+                        continue;
+                    }
+                },
+                None => match self.plan_direct(wanted) {
+                    Ok((runs, generation)) => (self.gather_direct(runs).await?, generation),
+                    Err(unknown) => {
+                        self.learn(unknown).await?;
+                        continue;
+                    }
+                },
+            };
+            retries += 1;
+            if gathered.1 == before && self.attr().generation == before || retries > RETRIES_MAX {
+                self.count(&gathered.0);
+                return Ok(gathered.0);
+            }
+            self.resync().await?;
+        }
+    }
+
+    /// Plans a read, registers and starts what must be fetched. `Err` is the offset where the map ends.
+    fn plan(self: &Arc<Self>, readahead: &Mutex<Readahead>, wanted: ByteRange) -> Result<Plan, u64> {
+        let mut state = self.state.lock();
+        let size = ByteRange::up_to(state.attr.size);
+        let wanted = wanted.intersect(size);
+        let generation = state.attr.generation;
+        let mut steps = Vec::new();
+        let mut missing = Missing::default();
+        for (run, known) in state.map.known(wanted) {
+            match known {
+                Known::Unknown => return Err(run.start()),
+                Known::Zero | Known::Hole => steps.push(Step::Zeros(run.len())),
+                Known::Data => {
+                    for (part, found) in self.shared.cache.find(self.key, run) {
+                        steps.push(match found {
+                            Some(fragment) => Step::Cached(fragment, part),
+                            None => {
+                                missing.add(part.align_out(PAGE_BYTES).intersect(size));
+                                Step::Missing(part)
+                            }
+                        });
+                    }
+                }
+            }
+        }
+        let new = plan_flights(missing.without(&state.flights));
+        state.flights.extend(new.iter().cloned());
+        let steps = steps
+            .into_iter()
+            .flat_map(|step| match step {
+                Step::Missing(part) => awaited(&state.flights, part),
+                other => vec![other],
+            })
+            .collect();
+        self.prefetch(&mut state, readahead, wanted);
+        drop(state);
+        for flight in new {
+            self.start(flight, None);
+        }
+        Ok(Plan { steps, generation })
+    }
+
+    async fn gather(self: &Arc<Self>, plan: &Plan) -> Result<(Gathered, Generation)> {
+        let mut gathered = Gathered::default();
+        let mut generation = plan.generation;
+        for step in &plan.steps {
+            match step {
+                Step::Zeros(len) => gathered.push_zeros(*len),
+                Step::Cached(fragment, range) => gathered.push_cached(Arc::clone(fragment), *range),
+                Step::Await(flight, range) => {
+                    let landed = flight.landed().await?;
+                    generation = generation.max(landed.generation);
+                    gathered.push_landed(&landed, *range);
+                }
+                Step::Missing(_) => unreachable!("planning replaced it"),
+            }
+        }
+        Ok((gathered, generation))
+    }
+
+    fn plan_direct(&self, wanted: ByteRange) -> Result<(Vec<(ByteRange, Known)>, Generation), u64> {
+        let state = self.state.lock();
+        let runs: Vec<_> = state
+            .map
+            .known(wanted.intersect(ByteRange::up_to(state.attr.size)))
+            .collect();
+        match runs.iter().find(|(_, known)| *known == Known::Unknown) {
+            Some((run, _)) => Err(run.start()),
+            None => Ok((runs, state.attr.generation)),
+        }
+    }
+
+    async fn gather_direct(
+        self: &Arc<Self>,
+        runs: Vec<(ByteRange, Known)>,
+    ) -> Result<(Gathered, Generation)> {
+        let data = runs
+            .iter()
+            .filter(|(_, known)| *known == Known::Data)
+            .map(|(run, _)| *run);
+        let landed = self.fetch_uncached(data.collect()).await?;
+        let mut gathered = Gathered::default();
+        for (run, known) in runs {
+            match known {
+                Known::Data => landed.iter().for_each(|landed| gathered.push_landed(landed, run)),
+                Known::Zero | Known::Hole | Known::Unknown => gathered.push_zeros(run.len()),
+            }
+        }
+        let generation = landed.iter().map(|landed| landed.generation).max();
+        Ok((gathered, generation.unwrap_or_else(|| self.attr().generation)))
+    }
+
+    /// Takes note of a read and starts what readahead wants, as far as there is room without waiting.
+    fn prefetch(self: &Arc<Self>, state: &mut State, readahead: &Mutex<Readahead>, read: ByteRange) {
+        let mut readahead = readahead.lock();
+        let map = &state.map;
+        let data_between = |gap: ByteRange| has_data_before(map.seek_data(gap.start()), gap.end());
+        let Some(prefetch) = readahead.on_read(read, data_between) else {
+            return;
+        };
+        let Some(rest) = ByteRange::new(prefetch.from, state.attr.size) else {
+            return;
+        };
+        let size = ByteRange::up_to(state.attr.size);
+        let mut missing = Missing::default();
+        let mut left = prefetch.data_bytes;
+        let mut end = prefetch.from;
+        for (run, known) in map.known(rest).take(PREFETCH_RUNS_MAX) {
+            if left == 0 || known == Known::Unknown {
+                break;
+            }
+            if known == Known::Data {
+                let part = run.split_at(run.start().saturating_add(left)).0;
+                left -= part.len();
+                end = part.end();
+                for (part, found) in self.shared.cache.find(self.key, part) {
+                    if found.is_none() {
+                        missing.add(part.align_out(PAGE_BYTES).intersect(size));
+                    }
+                }
+            } else {
+                end = run.end();
+            }
+        }
+        readahead.issued(end, prefetch.data_bytes - left);
+        drop(readahead);
+        for flight in plan_flights(missing.without(&state.flights)) {
+            let Some(share) = self.shared.cache.try_reserve(room_for(flight.ranges())) else {
+                break;
+            };
+            state.flights.push(Arc::clone(&flight));
+            self.start(flight, Some(share));
+        }
+    }
+
+    fn count(&self, gathered: &Gathered) {
+        let zeros = gathered
+            .pieces
+            .iter()
+            .filter(|piece| matches!(piece, Piece::Zeros(_)))
+            .map(Piece::len)
+            .sum();
+        self.shared.counters.hole_bytes_read.add(zeros);
+        self.shared.counters.cache_bytes_read.add(gathered.cached_bytes);
+    }
+}
+
+fn has_data_before(sought: Sought, end: u64) -> bool {
+    match sought {
+        Sought::At(offset) | Sought::Unknown(offset) => offset < end,
+        Sought::None => false,
+    }
+}
+
+/// Ranges to fetch, in order, joined where they touch.
+#[derive(Debug, Default)]
+struct Missing {
+    ranges: Vec<ByteRange>,
+}
+
+impl Missing {
+    fn add(&mut self, range: ByteRange) {
+        match self.ranges.last_mut() {
+            Some(last) if last.end() >= range.start() => {
+                *last = ByteRange::new(last.start(), last.end().max(range.end())).unwrap_or(*last);
+            }
+            _ => self.ranges.push(range),
+        }
+    }
+
+    /// Less what is on its way already.
+    fn without(&self, flights: &[Arc<Flight>]) -> Vec<ByteRange> {
+        let mut rest = self.ranges.clone();
+        for flying in flights.iter().flat_map(|flight| flight.ranges()) {
+            if rest.iter().all(|range| !range.overlaps(*flying)) {
+                continue;
+            }
+            rest = rest
+                .iter()
+                .flat_map(|range| {
+                    [range.split_at(flying.start()).0, range.split_at(flying.end()).1]
+                        .map(|part| part.intersect(*range))
+                })
+                .filter(|range| !range.is_empty())
+                .collect();
+        }
+        rest
+    }
+}
+
+/// Which flights bring `wanted`, in the order of its bytes.
+fn awaited(flights: &[Arc<Flight>], wanted: ByteRange) -> Vec<Step> {
+    let mut parts: Vec<(ByteRange, &Arc<Flight>)> = Vec::new();
+    for flight in flights {
+        for range in flight.ranges() {
+            let part = range.intersect(wanted);
+            if !part.is_empty() {
+                parts.push((part, flight));
+            }
+        }
+    }
+    parts.sort_by_key(|(part, _)| part.start());
+    debug_assert_eq!(
+        parts.iter().map(|(part, _)| part.len()).sum::<u64>(),
+        wanted.len(),
+        "all of it is on its way"
+    );
+    parts
+        .into_iter()
+        .map(|(part, flight)| Step::Await(Arc::clone(flight), part))
+        .collect()
+}

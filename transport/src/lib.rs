@@ -1,0 +1,19 @@
+//! The vocabulary that client and server share, the wire protocol, and QUIC.
+//!
+//! * [`range`], [`extent`], [`id`], [`path`], [`attr`]: valid values. Whatever holds one of these
+//!   types has been checked; nothing inside checks again.
+//! * [`limits`]: every bound of the protocol, each with its reason.
+//! * [`wire`]: bytes to values and back, without IO and without a runtime.
+//! * [`quic`] (feature `quic`): identities, TLS, endpoints and frames on streams.
+//!
+//! What a request *means* lives elsewhere: in `lacuna` (client) and `lacuna-server`.
+
+pub mod attr;
+pub mod extent;
+pub mod id;
+pub mod limits;
+pub mod path;
+#[cfg(feature = "quic")]
+pub mod quic;
+pub mod range;
+pub mod wire;

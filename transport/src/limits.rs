@@ -1,0 +1,69 @@
+//! Every bound of the protocol, in one place, each with its reason.
+//!
+//! A peer that goes over one of these gets an error on its session; it cannot make the other side
+//! panic or take memory without bound. Changing a value that both sides rely on is a change of the
+//! wire protocol (docs/PROTOCOL.md).
+
+use std::time::Duration;
+
+/// Largest size of a volume: the largest `off_t`.
+pub const VOLUME_BYTES_MAX: u64 = (1 << 63) - 1;
+
+/// Longest name, as NAME_MAX of every Linux file system.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest path, as PATH_MAX less its final zero.
+pub const PATH_BYTES_MAX: usize = 4095;
+/// Most names in a path: bounds the work of one lookup.
+pub const PATH_DEPTH_MAX: usize = 128;
+
+/// Largest body of a control message (requests, attribute replies, hello).
+pub const MESSAGE_BYTES_MAX: u32 = 16 << 10;
+/// Most payload bytes of one read: what the kernel asks of FUSE at most (256 pages of 4 KiB).
+pub const READ_BYTES_MAX: u32 = 1 << 20;
+/// Most ranges of one read: a prefetch over many small extents is one request, and its list still
+/// fits a control message.
+pub const READ_RANGES_MAX: usize = 256;
+/// Largest encoded page of an extent map.
+pub const MAP_PAGE_BYTES_MAX: u32 = 64 << 10;
+/// Most runs in one page: what a decoded page may cost, 16 bytes each.
+pub const MAP_PAGE_RUNS_MAX: usize = 32 << 10;
+/// Most bytes of one page of a folder listing.
+pub const LIST_PAGE_BYTES_MAX: u32 = 64 << 10;
+/// Most names in a folder: bounds a listing in memory on both sides (about 200 bytes a name).
+pub const FOLDER_NODES_MAX: usize = 1 << 20;
+/// Longest text of an error reply or agent name.
+pub const TEXT_BYTES_MAX: usize = 512;
+
+/// Lanes (request streams, one request in flight on each) of a session.
+pub const LANES_MAX: u32 = 64;
+/// Open volumes of a session: each costs the server a file descriptor.
+pub const SESSION_HANDLES_MAX: usize = 64 << 10;
+/// Sessions of a server, all clients together.
+pub const SESSIONS_MAX: usize = 1024;
+/// Handshakes under way before new ones must prove their address (Retry).
+pub const HANDSHAKES_UNPROVEN_MAX: usize = 64;
+/// Handshakes under way before new ones are refused.
+pub const HANDSHAKES_MAX: usize = 256;
+/// Events queued for a slow client before its session is closed: it then reconnects and revalidates.
+pub const EVENT_QUEUE_MAX: usize = 4096;
+
+/// QUIC receive window of a stream: a whole read reply and some more is in flight.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// QUIC receive window of a session: bandwidth times delay of 2.5 Gbit/s at 100 ms.
+pub const SESSION_WINDOW_BYTES: u32 = 32 << 20;
+/// Most unacknowledged bytes a side keeps for one session.
+pub const SEND_WINDOW_BYTES: u64 = 32 << 20;
+/// Kernel socket buffers: the default of 208 KiB overflows in bursts.
+pub const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+/// Largest UDP payload. Ten of these go into one segmentation-offload call, which the kernel refuses
+/// above 65,507 bytes, silently for us.
+pub const UDP_PAYLOAD_BYTES_MAX: u16 = 6500;
+
+/// A session without any packet for so long is lost.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// An idle client shows that it lives so often.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// From the first packet to a finished hello.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the first to the last byte of one request, and for one write of a reply to make progress.
+pub const LANE_STALL_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,0 +1,175 @@
+//! Frames on QUIC streams, with deadlines and counted bytes.
+//!
+//! Nothing here waits for ever: a frame that has begun must end within
+//! [`LANE_STALL_TIMEOUT`](crate::limits::LANE_STALL_TIMEOUT).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::id::RequestId;
+use crate::limits::LANE_STALL_TIMEOUT;
+use crate::wire::WireError;
+use crate::wire::frame::{Code, HEADER_BYTES, Header, Kind, Sender};
+
+/// Largest slice handed to QUIC at once: one that waits is charged whole to the send window.
+const WRITE_SLICE_BYTES: usize = 128 << 10;
+
+/// Stream bytes of a session, headers of frames included, those of QUIC and UDP not.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    pub sent: AtomicU64,
+    pub received: AtomicU64,
+}
+
+impl Traffic {
+    fn add(counter: &AtomicU64, bytes: usize) {
+        counter.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// Why a frame did not arrive or leave.
+#[derive(Debug, Error)]
+pub enum FrameError {
+    /// The stream or its connection is gone.
+    #[error("the stream ended: {0}")]
+    Lost(String),
+    /// The peer sent what it must not; the session is over.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("the peer stalled for {} s in the middle of a frame", LANE_STALL_TIMEOUT.as_secs())]
+    Stalled,
+}
+
+impl From<quinn::WriteError> for FrameError {
+    fn from(error: quinn::WriteError) -> Self {
+        Self::Lost(error.to_string())
+    }
+}
+
+impl From<quinn::ReadExactError> for FrameError {
+    fn from(error: quinn::ReadExactError) -> Self {
+        Self::Lost(error.to_string())
+    }
+}
+
+impl From<quinn::ReadError> for FrameError {
+    fn from(error: quinn::ReadError) -> Self {
+        Self::Lost(error.to_string())
+    }
+}
+
+/// Sends one frame whose body is in memory.
+pub async fn write_frame(
+    stream: &mut SendStream,
+    traffic: &Traffic,
+    kind: Kind,
+    code: Code,
+    request: RequestId,
+    body: Vec<u8>,
+) -> Result<(), FrameError> {
+    write_frame_parts(
+        stream,
+        traffic,
+        kind,
+        code,
+        request,
+        Bytes::from(body),
+        Bytes::new(),
+    )
+    .await
+}
+
+/// Sends one frame whose body is `head` followed by `payload`, without joining them.
+pub async fn write_frame_parts(
+    stream: &mut SendStream,
+    traffic: &Traffic,
+    kind: Kind,
+    code: Code,
+    request: RequestId,
+    head: Bytes,
+    mut payload: Bytes,
+) -> Result<(), FrameError> {
+    let body_bytes = u32::try_from(head.len() + payload.len()).map_err(|_| WireError::OutOfBounds("body"))?;
+    let header = Header {
+        body_bytes,
+        kind,
+        code,
+        request,
+    }
+    .encode();
+    // Small frames leave in one write: one wake-up of the connection, not two.
+    let mut first = Vec::with_capacity(HEADER_BYTES + head.len());
+    first.extend_from_slice(&header);
+    first.extend_from_slice(&head);
+    let write = async {
+        Traffic::add(&traffic.sent, first.len() + payload.len());
+        if payload.is_empty() {
+            return stream.write_chunk(Bytes::from(first)).await;
+        }
+        let mut slices = [
+            Bytes::from(first),
+            payload.split_to(payload.len().min(WRITE_SLICE_BYTES)),
+        ];
+        stream.write_all_chunks(&mut slices).await?;
+        while !payload.is_empty() {
+            stream
+                .write_chunk(payload.split_to(payload.len().min(WRITE_SLICE_BYTES)))
+                .await?;
+        }
+        Ok(())
+    };
+    Ok(timeout(LANE_STALL_TIMEOUT, write)
+        .await
+        .map_err(|_| FrameError::Stalled)??)
+}
+
+/// Waits for the next header; `None` if the peer ended the stream between two frames.
+///
+/// Waiting for the first byte has no deadline of its own (a lane may idle); the caller sets one.
+pub async fn read_header(
+    stream: &mut RecvStream,
+    traffic: &Traffic,
+    sender: Sender,
+) -> Result<Option<Header>, FrameError> {
+    let mut bytes = [0; HEADER_BYTES];
+    let Some(first) = stream.read(&mut bytes).await? else {
+        return Ok(None);
+    };
+    if first < HEADER_BYTES {
+        timeout(LANE_STALL_TIMEOUT, stream.read_exact(&mut bytes[first..]))
+            .await
+            .map_err(|_| FrameError::Stalled)??;
+    }
+    Traffic::add(&traffic.received, HEADER_BYTES);
+    Ok(Some(Header::decode(&bytes, sender)?))
+}
+
+/// Reads the body of a frame whole. Its length was bounded when the header was decoded.
+pub async fn read_body(
+    stream: &mut RecvStream,
+    traffic: &Traffic,
+    header: &Header,
+) -> Result<Vec<u8>, FrameError> {
+    let mut body = vec![0; usize::try_from(header.body_bytes).unwrap_or(usize::MAX)];
+    read_exact(stream, traffic, &mut body).await?;
+    Ok(body)
+}
+
+/// Fills `buffer` from the stream.
+pub async fn read_exact(
+    stream: &mut RecvStream,
+    traffic: &Traffic,
+    buffer: &mut [u8],
+) -> Result<(), FrameError> {
+    if !buffer.is_empty() {
+        timeout(LANE_STALL_TIMEOUT, stream.read_exact(buffer))
+            .await
+            .map_err(|_| FrameError::Stalled)??;
+        Traffic::add(&traffic.received, buffer.len());
+    }
+    Ok(())
+}

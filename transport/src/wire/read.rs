@@ -1,0 +1,167 @@
+//! The body of a read, fixed little-endian.
+//!
+//! ```text
+//! request:  handle u64 | count u16 | count × ( offset u64 | length u32 )
+//! reply:    generation u64 | payload: the ranges in the order asked, nothing between them
+//! ```
+//!
+//! A good reply has exactly the bytes asked for: what lies beyond the end of the volume is zero.
+//! The generation is that of the volume after its bytes were read.
+
+use super::WireError;
+use crate::id::{Generation, Handle};
+use crate::limits::{READ_BYTES_MAX, READ_RANGES_MAX, VOLUME_BYTES_MAX};
+use crate::range::ByteRange;
+
+const HEAD_BYTES: usize = 8 + 2;
+const RANGE_BYTES: usize = 8 + 4;
+
+/// Most bytes of a request body.
+#[expect(clippy::as_conversions, reason = "a small constant, checked when compiled")]
+pub const REQUEST_BYTES_MAX: u32 = {
+    assert!(READ_RANGES_MAX <= 1 << 15);
+    (HEAD_BYTES + READ_RANGES_MAX * RANGE_BYTES) as u32
+};
+
+/// Bytes in front of the payload of a reply.
+pub const REPLY_HEAD_BYTES: u32 = 8;
+
+/// A checked read: 1 to [`READ_RANGES_MAX`] ranges, none empty, [`READ_BYTES_MAX`] bytes at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadRequest {
+    pub handle: Handle,
+    ranges: Vec<ByteRange>,
+    bytes: u32,
+}
+
+impl ReadRequest {
+    pub fn new(handle: Handle, ranges: Vec<ByteRange>) -> Result<Self, WireError> {
+        if ranges.is_empty() || ranges.len() > READ_RANGES_MAX {
+            return Err(WireError::OutOfBounds("count of ranges"));
+        }
+        let mut bytes = 0_u32;
+        for range in &ranges {
+            if range.is_empty() || range.end() > VOLUME_BYTES_MAX {
+                return Err(WireError::OutOfBounds("range of a read"));
+            }
+            bytes = u32::try_from(range.len())
+                .ok()
+                .and_then(|length| bytes.checked_add(length))
+                .filter(|bytes| *bytes <= READ_BYTES_MAX)
+                .ok_or(WireError::OutOfBounds("bytes of a read"))?;
+        }
+        Ok(Self {
+            handle,
+            ranges,
+            bytes,
+        })
+    }
+
+    pub fn ranges(&self) -> &[ByteRange] {
+        &self.ranges
+    }
+
+    /// Payload bytes of the reply.
+    pub fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(HEAD_BYTES + self.ranges.len() * RANGE_BYTES);
+        body.extend_from_slice(&self.handle.0.to_le_bytes());
+        let count = u16::try_from(self.ranges.len()).expect("at most READ_RANGES_MAX ranges");
+        body.extend_from_slice(&count.to_le_bytes());
+        for range in &self.ranges {
+            let length = u32::try_from(range.len()).expect("at most READ_BYTES_MAX bytes");
+            body.extend_from_slice(&range.start().to_le_bytes());
+            body.extend_from_slice(&length.to_le_bytes());
+        }
+        body
+    }
+
+    pub fn decode(body: &[u8]) -> Result<Self, WireError> {
+        let (handle, rest) = body.split_first_chunk::<8>().ok_or(WireError::Truncated)?;
+        let (count, mut rest) = rest.split_first_chunk::<2>().ok_or(WireError::Truncated)?;
+        let count = usize::from(u16::from_le_bytes(*count));
+        match rest.len().cmp(&(count * RANGE_BYTES)) {
+            std::cmp::Ordering::Less => return Err(WireError::Truncated),
+            std::cmp::Ordering::Greater => return Err(WireError::Trailing(rest.len() - count * RANGE_BYTES)),
+            std::cmp::Ordering::Equal => {}
+        }
+        if count > READ_RANGES_MAX {
+            return Err(WireError::OutOfBounds("count of ranges"));
+        }
+        let mut ranges = Vec::with_capacity(count);
+        while let Some((offset, tail)) = rest.split_first_chunk::<8>() {
+            let (length, tail) = tail.split_first_chunk::<4>().ok_or(WireError::Truncated)?;
+            let (offset, length) = (u64::from_le_bytes(*offset), u32::from_le_bytes(*length));
+            let range = ByteRange::at(offset, u64::from(length));
+            ranges.push(range.ok_or(WireError::OutOfBounds("range of a read"))?);
+            rest = tail;
+        }
+        Self::new(Handle(u64::from_le_bytes(*handle)), ranges)
+    }
+}
+
+/// The head of a reply.
+pub fn encode_reply_head(generation: Generation) -> [u8; 8] {
+    generation.0.to_le_bytes()
+}
+
+pub fn decode_reply_head(head: [u8; 8]) -> Generation {
+    Generation(u64::from_le_bytes(head))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn range(start: u64, len: u64) -> ByteRange {
+        ByteRange::at(start, len).unwrap()
+    }
+
+    #[test]
+    fn bounds_are_exact() {
+        let max = u64::from(READ_BYTES_MAX);
+        assert!(ReadRequest::new(Handle(1), vec![range(0, max)]).is_ok());
+        assert!(ReadRequest::new(Handle(1), vec![range(0, max), range(0, 1)]).is_err());
+        assert!(ReadRequest::new(Handle(1), vec![]).is_err());
+        assert!(ReadRequest::new(Handle(1), vec![range(5, 0)]).is_err());
+        assert!(ReadRequest::new(Handle(1), vec![range(0, 1); READ_RANGES_MAX]).is_ok());
+        assert!(ReadRequest::new(Handle(1), vec![range(0, 1); READ_RANGES_MAX + 1]).is_err());
+        assert!(ReadRequest::new(Handle(1), vec![range(VOLUME_BYTES_MAX - 1, 1)]).is_ok());
+        assert!(ReadRequest::new(Handle(1), vec![range(VOLUME_BYTES_MAX, 1)]).is_err());
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        let body = ReadRequest::new(Handle(1), vec![range(0, 1), range(9, 9)])
+            .unwrap()
+            .encode();
+        for length in 0..body.len() {
+            assert!(
+                ReadRequest::decode(&body[..length]).is_err(),
+                "{length} bytes were taken"
+            );
+        }
+        assert!(ReadRequest::decode(&[&body[..], &[0]].concat()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_to_what_encodes_to_them(body: Vec<u8>) {
+            if let Ok(request) = ReadRequest::decode(&body) {
+                prop_assert_eq!(request.encode(), body);
+            }
+        }
+
+        #[test]
+        fn what_is_encoded_decodes(ranges in prop::collection::vec((0..1_u64 << 40, 1..4096_u64), 1..READ_RANGES_MAX)) {
+            let ranges = ranges.into_iter().map(|(start, len)| range(start, len)).collect();
+            let request = ReadRequest::new(Handle(7), ranges).unwrap();
+            prop_assert_eq!(ReadRequest::decode(&request.encode()).unwrap(), request);
+        }
+    }
+}
