@@ -263,8 +263,9 @@ impl<R: Remote> Volume<R> {
         state.flights.retain(|flight| !flight.go_stale(range));
         self.shared.cache.remove(self.key, range);
         tracing::debug!(volume = %self.path.lock(), generation = attr.generation.0, %range, "changed at the server");
+        // The kernel is told on another thread, in its own time: an open that comes first must not keep
+        // its pages, so `kernel_generation` stays what it was.
         if state.opens > 0 {
-            state.kernel_generation = Some(attr.generation);
             drop(state);
             self.shared.notices.post(attr.id);
         }

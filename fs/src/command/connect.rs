@@ -1,10 +1,11 @@
 //! From a location to a link: state folder, pin, address, session.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lacuna_transport::quic::endpoint;
+use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -54,29 +55,22 @@ pub async fn connect(
 /// Resolves only if the port is closed. QUIC itself does not listen to ICMP and would wait for its
 /// handshake to time out.
 async fn refusal(name: &str, address: SocketAddr) -> Error {
-    let refused = tokio::task::spawn_blocking(move || probe(address))
-        .await
-        .unwrap_or(false);
-    if refused {
-        let text = format!(
-            "{name} ({address}): nothing listens on this UDP port: start lacunad there, or check the port"
-        );
-        return Error::new(ErrorKind::Disconnected, text);
-    }
-    std::future::pending().await
-}
-
-fn probe(address: SocketAddr) -> bool {
-    let local = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let send = || {
-        let socket = UdpSocket::bind(local)?;
-        socket.connect(address)?;
-        socket.set_read_timeout(Some(REFUSAL_TIMEOUT))?;
+    let probe = async {
+        let local = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(local).await?;
+        socket.connect(address).await?;
         // Too short to be QUIC: a live server drops it.
-        socket.send(&[0])?;
-        socket.recv(&mut [0; 16])
+        socket.send(&[0]).await?;
+        socket.recv(&mut [0; 16]).await
     };
-    matches!(send(), Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    match tokio::time::timeout(REFUSAL_TIMEOUT, probe).await {
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            let text =
+                format!("{name} ({address}): nothing listens on this UDP port: start lacunad there, or check the port");
+            Error::new(ErrorKind::Disconnected, text)
+        }
+        _ => std::future::pending().await,
+    }
 }
 
 /// Runs `work` on a runtime of one thread, for short commands.

@@ -117,8 +117,12 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut serving = true;
     let result = tokio::select! {
-        result = &mut ended => result.context("the FUSE thread ended")?,
+        result = &mut ended => {
+            serving = false;
+            result.context("the FUSE thread died").flatten()
+        }
         () = control.serve(status) => Ok(()),
         () = follow(&fs, events) => Ok(()),
         _ = terminate.recv() => Ok(()),
@@ -128,7 +132,7 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
     // Both may wait for our answers, which other threads give.
     tokio::task::spawn_blocking(move || drop(guard)).await?;
-    if tokio::time::timeout(LINGER, &mut ended).await.is_err() {
+    if serving && tokio::time::timeout(LINGER, &mut ended).await.is_err() {
         tracing::warn!("still in use: its users get errors from now on");
     }
     fs.shared().notices.close();

@@ -1,1 +1,249 @@
-//! tests
+//! Volumes and the file system over a server in memory.
+
+use lacuna_transport::path::NodeName;
+use proptest::prelude::*;
+
+use super::map::Whence;
+use super::read::ReadNow;
+use super::*;
+use crate::file_system::{FileSystem, OpenId};
+use crate::remote::memory::{Content, MemoryRemote, UNIT_BYTES};
+
+const CACHE: u64 = 8 << 20;
+
+fn path() -> NodePath {
+    NodePath::new(b"v").unwrap()
+}
+
+fn at(start: u64, len: u64) -> ByteRange {
+    ByteRange::at(start, len).unwrap()
+}
+
+/// A server with one volume of `size` bytes, and the file system over it with the volume opened.
+async fn opened(size: u64, fill: impl FnOnce(&mut Content)) -> (MemoryRemote, Arc<FileSystem<MemoryRemote>>, OpenId) {
+    let remote = MemoryRemote::default();
+    remote.change(&path(), |content| {
+        content.size = size;
+        fill(content);
+    });
+    let fs = FileSystem::new(remote.clone(), NodePath::root(), CACHE, Some(Duration::from_secs(20)));
+    let fs = Arc::new(fs);
+    let attr = fs.lookup(NodeId::ROOT, &NodeName::new(b"v").unwrap()).await.unwrap();
+    let (open, _) = fs.open(attr.id).await.unwrap();
+    (remote, fs, open)
+}
+
+async fn bytes(fs: &FileSystem<MemoryRemote>, open: OpenId, wanted: ByteRange) -> Vec<u8> {
+    fs.read(open, wanted).await.unwrap().with_slice(<[u8]>::to_vec)
+}
+
+/// Runs other tasks until nothing is on its way.
+async fn settle(fs: &FileSystem<MemoryRemote>) {
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(fs.open_volumes().iter().all(|volume| volume.state.lock().flights.is_empty()));
+}
+
+#[tokio::test]
+async fn holes_are_read_without_any_request() {
+    let (remote, fs, open) = opened(1 << 40, |content| content.write(at(1 << 30, 1), 7)).await;
+    assert_eq!(fs.seek(open, 0, Whence::Data).await.unwrap(), 1 << 30);
+    let before = remote.requests();
+    for offset in [0, 4096, 1 << 29, 1 << 35, (1 << 40) - 4096] {
+        assert_eq!(bytes(&fs, open, at(offset, 4096)).await, vec![0; 4096]);
+    }
+    remote.fail_with(Some(ErrorKind::Disconnected));
+    assert_eq!(bytes(&fs, open, at(1 << 39, 8192)).await, vec![0; 8192]);
+    assert_eq!(remote.requests(), before);
+    assert_eq!(fs.shared().counters.hole_bytes_read.value(), 5 * 4096 + 8192);
+    assert_eq!(fs.shared().counters.fetched_bytes.value(), 0);
+}
+
+#[tokio::test]
+async fn reads_are_cut_at_the_end_and_full_before_it() {
+    let (_, fs, open) = opened(0, |content| content.write(at(0, 10_001), 9)).await;
+    assert_eq!(bytes(&fs, open, at(10_000, 4096)).await, [9]);
+    assert_eq!(bytes(&fs, open, at(10_001, 4096)).await, Vec::<u8>::new());
+    assert_eq!(bytes(&fs, open, at(1 << 50, 4096)).await, Vec::<u8>::new());
+    assert_eq!(bytes(&fs, open, at(0, 20_000)).await, vec![9; 10_001]);
+}
+
+#[tokio::test]
+async fn a_small_random_read_fetches_a_page() {
+    let (remote, fs, open) = opened(0, |content| content.write(at(0, 4 << 20), 1)).await;
+    for offset in [3 << 20, 100, 2 << 20] {
+        bytes(&fs, open, at(offset, 100)).await;
+    }
+    settle(&fs).await;
+    assert_eq!(remote.read_bytes(), 3 * 4096);
+}
+
+#[tokio::test]
+async fn reading_in_order_prefetches_and_reads_each_byte_once() {
+    let (remote, fs, open) = opened(0, |content| content.write(at(0, 2 << 20), 5)).await;
+    let mut all = Vec::new();
+    while all.len() < 2 << 20 {
+        let offset = all.len() as u64;
+        all.extend(bytes(&fs, open, at(offset, 16384)).await);
+    }
+    assert!(all.iter().all(|byte| *byte == 5));
+    assert_eq!(remote.read_bytes(), 2 << 20);
+    assert!(remote.requests() < 20, "{} requests", remote.requests());
+}
+
+#[tokio::test]
+async fn readers_of_the_same_bytes_share_one_fetch() {
+    let (remote, fs, open) = opened(0, |content| content.write(at(0, 1 << 20), 3)).await;
+    settle(&fs).await;
+    let before = remote.requests();
+    let readers: Vec<_> = (0..16)
+        .map(|_| {
+            let fs = Arc::clone(&fs);
+            tokio::spawn(async move { bytes(&fs, open, at(4096, 8192)).await })
+        })
+        .collect();
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), vec![3; 8192]);
+    }
+    assert_eq!(remote.requests() - before, 1);
+    assert_eq!(remote.read_bytes(), 8192);
+}
+
+#[tokio::test]
+async fn what_is_cached_is_read_at_once_and_without_the_server() {
+    let (remote, fs, open) = opened(0, |content| content.write(at(0, 65536), 3)).await;
+    assert!(matches!(fs.read_now(open, at(0, 65536)).unwrap(), ReadNow::Wait));
+    bytes(&fs, open, at(0, 65536)).await;
+    remote.fail_with(Some(ErrorKind::Disconnected));
+    let ReadNow::Ready(gathered) = fs.read_now(open, at(100, 5000)).unwrap() else { panic!("not cached") };
+    assert_eq!(gathered.with_slice(<[u8]>::to_vec), vec![3; 5000]);
+    assert_eq!(fs.shared().counters.cache_bytes_read.value(), 5000);
+    assert!(fs.read(open, at(0, 10)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_change_behind_the_back_is_seen_at_the_next_open() {
+    let (remote, fs, open) = opened(65536, |content| content.write(at(0, 4096), 1)).await;
+    assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![1; 4096]);
+    remote.change(&path(), |content| content.write(at(0, 8192), 2));
+    let id = fs.open_volumes()[0].attr().id;
+    let (again, keep_cache) = fs.open(id).await.unwrap();
+    assert!(!keep_cache, "the kernel's pages are old");
+    assert_eq!(bytes(&fs, again, at(0, 8192)).await, vec![2; 8192]);
+    assert_eq!(fs.seek(again, 0, Whence::Hole).await.unwrap(), 8192);
+    let (_, keep_cache) = fs.open(id).await.unwrap();
+    assert!(keep_cache);
+}
+
+#[tokio::test]
+async fn an_event_drops_what_was_known_and_posts_a_notice() {
+    let (remote, fs, open) = opened(65536, |content| content.write(at(0, 4096), 1)).await;
+    assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![1; 4096]);
+    remote.change(&path(), |content| content.write(at(8192, 1), 2));
+    let attr = fs.shared().remote.stat(&path()).await.unwrap();
+    fs.changed(&crate::remote::Change { attr, range: ByteRange::ALL });
+    assert_eq!(fs.seek(open, 4096, Whence::Data).await.unwrap(), 8192);
+    assert_eq!(fs.shared().notices.take(), Some(attr.id));
+}
+
+#[tokio::test]
+async fn a_read_that_meets_a_change_is_never_half_old() {
+    // The change arrives between the plan and the fetch: the server names another generation.
+    let (remote, fs, open) = opened(0, |content| content.write(at(0, 65536), 1)).await;
+    fs.seek(open, 0, Whence::Hole).await.unwrap();
+    bytes(&fs, open, at(0, 4096)).await;
+    remote.change(&path(), |content| content.write(at(0, 65536), 2));
+    let all = bytes(&fs, open, at(0, 16384)).await;
+    assert_eq!(all, vec![2; 16384], "old cached bytes were mixed with new ones");
+}
+
+#[tokio::test]
+async fn the_map_is_fetched_page_by_page_where_it_is_needed() {
+    let remote = MemoryRemote::default();
+    remote.limit_pages_to(1 << 20);
+    remote.change(&path(), |content| {
+        content.size = 64 << 20;
+        content.write(at(60 << 20, 1), 1);
+    });
+    let shared = Arc::new(Shared::new(remote.clone(), CACHE, None));
+    let attr = remote.stat(&path()).await.unwrap();
+    let volume = Arc::new(Volume::new(shared, path(), attr));
+    *volume.bound.lock() = Some(Arc::new(remote.open(&path(), attr.id).await.unwrap().0));
+    let before = remote.requests();
+    assert_eq!(volume.seek(59 << 20, Whence::Data).await.unwrap(), 60 << 20);
+    assert_eq!(remote.requests() - before, 2, "one page at 59 MiB, one at 60 MiB");
+}
+
+#[tokio::test]
+async fn errors_reach_every_reader_and_pass() {
+    let (remote, fs, open) = opened(0, |content| content.write(at(0, 65536), 1)).await;
+    fs.seek(open, 0, Whence::Hole).await.unwrap();
+    remote.fail_with(Some(ErrorKind::Io));
+    let error = fs.read(open, at(0, 4096)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    remote.fail_with(None);
+    assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![1; 4096]);
+    assert_eq!(fs.shared().cache.bytes(), 4096, "the failed fetch gave its room back");
+}
+
+#[tokio::test]
+async fn direct_reads_leave_nothing_in_the_cache() {
+    let (remote, fs, open) = opened(65536, |content| content.write(at(4096, 8192), 6)).await;
+    for _ in 0..2 {
+        let read = fs.read_direct(open, at(0, 20480)).await.unwrap().with_slice(<[u8]>::to_vec);
+        assert_eq!(read, [vec![0; 4096], vec![6; 8192], vec![0; 8192]].concat());
+    }
+    assert_eq!(remote.read_bytes(), 2 * 8192);
+    assert_eq!(fs.shared().cache.bytes(), 0);
+}
+
+#[tokio::test]
+async fn the_budget_holds_while_more_is_read_than_fits() {
+    let (_, fs, open) = opened(0, |content| content.write(at(0, 3 * CACHE), 4)).await;
+    let mut offset = 0;
+    while offset < 3 * CACHE {
+        assert_eq!(bytes(&fs, open, at(offset, 1 << 20)).await.len(), 1 << 20);
+        assert!(fs.shared().cache.bytes() <= CACHE);
+        offset += 1 << 20;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Random reads, seeks and changes against the content itself.
+    #[test]
+    fn equals_the_server_at_every_step(
+        steps in prop::collection::vec((0..4_u8, 0..40_u64 * UNIT_BYTES, 1..3 * UNIT_BYTES, any::<u8>()), 1..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (remote, fs, mut open) = opened(40 * UNIT_BYTES, |_| {}).await;
+            let mut model = Content { size: 40 * UNIT_BYTES, ..Content::default() };
+            for (what, offset, len, byte) in steps {
+                match what {
+                    0 => {
+                        remote.change(&path(), |content| content.write(at(offset, len), byte));
+                        model.write(at(offset, len), byte);
+                        let id = fs.open_volumes()[0].attr().id;
+                        open = fs.open(id).await.unwrap().0;
+                    }
+                    1 => {
+                        let data = (offset..model.size).find(|at| model.units.contains_key(&(at / UNIT_BYTES)));
+                        assert_eq!(fs.seek(open, offset, Whence::Data).await.ok(), data);
+                    }
+                    2 => {
+                        let hole = (offset..model.size).find(|at| !model.units.contains_key(&(at / UNIT_BYTES)));
+                        let expected = (offset < model.size).then(|| hole.unwrap_or(model.size));
+                        assert_eq!(fs.seek(open, offset, Whence::Hole).await.ok(), expected);
+                    }
+                    _ => {
+                        let end = model.size.min(offset + len).max(offset);
+                        let expected: Vec<u8> = (offset..end).map(|at| model.byte(at)).collect();
+                        assert_eq!(bytes(&fs, open, at(offset, len)).await, expected);
+                    }
+                }
+            }
+        });
+    }
+}
