@@ -65,8 +65,9 @@ async fn refusal(name: &str, address: SocketAddr) -> Error {
     };
     match tokio::time::timeout(REFUSAL_TIMEOUT, probe).await {
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            let text =
-                format!("{name} ({address}): nothing listens on this UDP port: start lacunad there, or check the port");
+            let text = format!(
+                "{name} ({address}): nothing listens on this UDP port: start lacunad there, or check the port"
+            );
             Error::new(ErrorKind::Disconnected, text)
         }
         _ => std::future::pending().await,

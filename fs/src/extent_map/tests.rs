@@ -108,15 +108,3 @@ fn pages_fill_the_map() {
     assert_eq!(map.seek_data(0), Sought::At(4096));
     assert_eq!(map.first_unknown(0), None);
 }
-
-#[test]
-fn a_million_extents_stay_below_64_bytes_each() {
-    // Tree nodes of the standard library hold 5 to 11 runs in 8 + 1 bytes each and some 16 more; the
-    // bound is checked on a real mount by its resident memory, here by the number of runs.
-    let mut map = ExtentMap::new(1 << 40);
-    map.set(ByteRange::up_to(1 << 40), ExtentKind::Hole);
-    for index in 0..1_000_000_u64 {
-        map.set(ByteRange::at(index * 16384, 4096).unwrap(), ExtentKind::Data);
-    }
-    assert_eq!(map.runs_held(), 2_000_000 + 2);
-}

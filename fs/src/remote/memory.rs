@@ -32,12 +32,15 @@ impl Content {
     /// Writes `byte` over `range`, allocating the units it touches.
     pub fn write(&mut self, range: ByteRange, byte: u8) {
         self.size = self.size.max(range.end());
-        for offset in range.start()..range.end() {
-            let unit = self
-                .units
-                .entry(offset / UNIT_BYTES)
-                .or_insert_with(|| vec![0; 4096]);
-            unit[usize::try_from(offset % UNIT_BYTES).unwrap_or(0)] = byte;
+        let mut rest = range;
+        while !rest.is_empty() {
+            let number = rest.start() / UNIT_BYTES;
+            let (part, tail) = rest.split_at((number + 1) * UNIT_BYTES);
+            let unit = self.units.entry(number).or_insert_with(|| vec![0; 4096]);
+            let skip = usize::try_from(part.start() % UNIT_BYTES).unwrap_or(0);
+            let len = usize::try_from(part.len()).unwrap_or(0);
+            unit[skip..skip + len].fill(byte);
+            rest = tail;
         }
         self.generation += 1;
     }
@@ -51,16 +54,21 @@ impl Content {
     fn extents(&self, range: ByteRange) -> Vec<Extent> {
         let mut extents = Vec::new();
         let mut at = range.start();
-        while at < range.end() {
-            let kind = if self.units.contains_key(&(at / UNIT_BYTES)) {
-                ExtentKind::Data
-            } else {
-                ExtentKind::Hole
-            };
-            let unit = ByteRange::at_saturating(at / UNIT_BYTES * UNIT_BYTES, UNIT_BYTES);
-            let piece = ByteRange::new(at, unit.end().min(range.end())).expect("in order");
-            extents.push(Extent::new(piece, kind));
-            at = piece.end();
+        let units = range.align_out(UNIT_BYTES);
+        for number in self
+            .units
+            .range(units.start() / UNIT_BYTES..units.end() / UNIT_BYTES)
+            .map(|(number, _)| *number)
+        {
+            let unit = ByteRange::at_saturating(number * UNIT_BYTES, UNIT_BYTES).intersect(range);
+            if let Some(hole) = ByteRange::new(at, unit.start()) {
+                extents.push(Extent::new(hole, ExtentKind::Hole));
+            }
+            extents.push(Extent::new(unit, ExtentKind::Data));
+            at = unit.end();
+        }
+        if let Some(hole) = ByteRange::new(at, range.end()) {
+            extents.push(Extent::new(hole, ExtentKind::Hole));
         }
         extents
     }

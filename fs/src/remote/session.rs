@@ -175,6 +175,9 @@ impl Session {
 
     /// Says goodbye.
     pub fn close(&self) {
+        let path = self.connection.stats().path;
+        tracing::debug!(server = %self.connection.remote_address(), lost = path.lost_packets, sent = path.sent_packets,
+            congestion = path.congestion_events, mtu = path.current_mtu, window = path.cwnd, "closing the session");
         self.connection.close(CloseCode::Done.code(), b"");
     }
 

@@ -192,7 +192,7 @@ impl<R: Remote> Volume<R> {
                     }
                 },
                 None => match self.plan_direct(wanted) {
-                    Ok((runs, generation)) => (self.gather_direct(runs).await?, generation),
+                    Ok((runs, generation)) => (self.gather_direct(runs, generation).await?, generation),
                     Err(unknown) => {
                         self.learn(unknown).await?;
                         continue;
@@ -200,9 +200,10 @@ impl<R: Remote> Volume<R> {
                 },
             };
             retries += 1;
-            if gathered.1 == before && self.attr().generation == before || retries > RETRIES_MAX {
-                self.count(&gathered.0);
-                return Ok(gathered.0);
+            let (gathered, consistent) = gathered;
+            if consistent && self.attr().generation == before || retries > RETRIES_MAX {
+                self.count(&gathered);
+                return Ok(gathered);
             }
             self.resync().await?;
         }
@@ -250,22 +251,23 @@ impl<R: Remote> Volume<R> {
         Ok(Plan { steps, generation })
     }
 
-    async fn gather(self: &Arc<Self>, plan: &Plan) -> Result<(Gathered, Generation)> {
+    /// Waits for what is on its way. False: not all of it is of the plan's generation.
+    async fn gather(self: &Arc<Self>, plan: &Plan) -> Result<(Gathered, bool)> {
         let mut gathered = Gathered::default();
-        let mut generation = plan.generation;
+        let mut consistent = true;
         for step in &plan.steps {
             match step {
                 Step::Zeros(len) => gathered.push_zeros(*len),
                 Step::Cached(fragment, range) => gathered.push_cached(Arc::clone(fragment), *range),
                 Step::Await(flight, range) => {
                     let landed = flight.landed().await?;
-                    generation = generation.max(landed.generation);
+                    consistent &= landed.generation == plan.generation;
                     gathered.push_landed(&landed, *range);
                 }
                 Step::Missing(_) => unreachable!("planning replaced it"),
             }
         }
-        Ok((gathered, generation))
+        Ok((gathered, consistent))
     }
 
     fn plan_direct(&self, wanted: ByteRange) -> Result<(Vec<(ByteRange, Known)>, Generation), u64> {
@@ -283,7 +285,8 @@ impl<R: Remote> Volume<R> {
     async fn gather_direct(
         self: &Arc<Self>,
         runs: Vec<(ByteRange, Known)>,
-    ) -> Result<(Gathered, Generation)> {
+        generation: Generation,
+    ) -> Result<(Gathered, bool)> {
         let data = runs
             .iter()
             .filter(|(_, known)| *known == Known::Data)
@@ -296,8 +299,10 @@ impl<R: Remote> Volume<R> {
                 Known::Zero | Known::Hole | Known::Unknown => gathered.push_zeros(run.len()),
             }
         }
-        let generation = landed.iter().map(|landed| landed.generation).max();
-        Ok((gathered, generation.unwrap_or_else(|| self.attr().generation)))
+        Ok((
+            gathered,
+            landed.iter().all(|landed| landed.generation == generation),
+        ))
     }
 
     /// Takes note of a read and starts what readahead wants, as far as there is room without waiting.

@@ -20,15 +20,26 @@ fn at(start: u64, len: u64) -> ByteRange {
 }
 
 /// A server with one volume of `size` bytes, and the file system over it with the volume opened.
-async fn opened(size: u64, fill: impl FnOnce(&mut Content)) -> (MemoryRemote, Arc<FileSystem<MemoryRemote>>, OpenId) {
+async fn opened(
+    size: u64,
+    fill: impl FnOnce(&mut Content),
+) -> (MemoryRemote, Arc<FileSystem<MemoryRemote>>, OpenId) {
     let remote = MemoryRemote::default();
     remote.change(&path(), |content| {
         content.size = size;
         fill(content);
     });
-    let fs = FileSystem::new(remote.clone(), NodePath::root(), CACHE, Some(Duration::from_secs(20)));
+    let fs = FileSystem::new(
+        remote.clone(),
+        NodePath::root(),
+        CACHE,
+        Some(Duration::from_secs(20)),
+    );
     let fs = Arc::new(fs);
-    let attr = fs.lookup(NodeId::ROOT, &NodeName::new(b"v").unwrap()).await.unwrap();
+    let attr = fs
+        .lookup(NodeId::ROOT, &NodeName::new(b"v").unwrap())
+        .await
+        .unwrap();
     let (open, _) = fs.open(attr.id).await.unwrap();
     (remote, fs, open)
 }
@@ -42,7 +53,11 @@ async fn settle(fs: &FileSystem<MemoryRemote>) {
     for _ in 0..1000 {
         tokio::task::yield_now().await;
     }
-    assert!(fs.open_volumes().iter().all(|volume| volume.state.lock().flights.is_empty()));
+    assert!(
+        fs.open_volumes()
+            .iter()
+            .all(|volume| volume.state.lock().flights.is_empty())
+    );
 }
 
 #[tokio::test]
@@ -116,7 +131,9 @@ async fn what_is_cached_is_read_at_once_and_without_the_server() {
     assert!(matches!(fs.read_now(open, at(0, 65536)).unwrap(), ReadNow::Wait));
     bytes(&fs, open, at(0, 65536)).await;
     remote.fail_with(Some(ErrorKind::Disconnected));
-    let ReadNow::Ready(gathered) = fs.read_now(open, at(100, 5000)).unwrap() else { panic!("not cached") };
+    let ReadNow::Ready(gathered) = fs.read_now(open, at(100, 5000)).unwrap() else {
+        panic!("not cached")
+    };
     assert_eq!(gathered.with_slice(<[u8]>::to_vec), vec![3; 5000]);
     assert_eq!(fs.shared().counters.cache_bytes_read.value(), 5000);
     assert!(fs.read(open, at(0, 10)).await.is_ok());
@@ -142,7 +159,10 @@ async fn an_event_drops_what_was_known_and_posts_a_notice() {
     assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![1; 4096]);
     remote.change(&path(), |content| content.write(at(8192, 1), 2));
     let attr = fs.shared().remote.stat(&path()).await.unwrap();
-    fs.changed(&crate::remote::Change { attr, range: ByteRange::ALL });
+    fs.changed(&crate::remote::Change {
+        attr,
+        range: ByteRange::ALL,
+    });
     assert_eq!(fs.seek(open, 4096, Whence::Data).await.unwrap(), 8192);
     assert_eq!(fs.shared().notices.take(), Some(attr.id));
 }
@@ -184,14 +204,22 @@ async fn errors_reach_every_reader_and_pass() {
     assert_eq!(error.kind(), ErrorKind::Io);
     remote.fail_with(None);
     assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![1; 4096]);
-    assert_eq!(fs.shared().cache.bytes(), 4096, "the failed fetch gave its room back");
+    assert_eq!(
+        fs.shared().cache.bytes(),
+        4096,
+        "the failed fetch gave its room back"
+    );
 }
 
 #[tokio::test]
 async fn direct_reads_leave_nothing_in_the_cache() {
     let (remote, fs, open) = opened(65536, |content| content.write(at(4096, 8192), 6)).await;
     for _ in 0..2 {
-        let read = fs.read_direct(open, at(0, 20480)).await.unwrap().with_slice(<[u8]>::to_vec);
+        let read = fs
+            .read_direct(open, at(0, 20480))
+            .await
+            .unwrap()
+            .with_slice(<[u8]>::to_vec);
         assert_eq!(read, [vec![0; 4096], vec![6; 8192], vec![0; 8192]].concat());
     }
     assert_eq!(remote.read_bytes(), 2 * 8192);

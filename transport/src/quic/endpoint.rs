@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
+use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
@@ -14,8 +15,8 @@ use rustix::net::sockopt;
 use super::identity::{Identity, KeyId};
 use super::tls::{self, ShownKey};
 use crate::limits::{
-    HANDSHAKES_MAX, IDLE_TIMEOUT, KEEP_ALIVE, LANES_MAX, SEND_WINDOW_BYTES, SESSION_WINDOW_BYTES,
-    SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES, UDP_PAYLOAD_BYTES_MAX,
+    HANDSHAKES_MAX, IDLE_TIMEOUT, INITIAL_WINDOW_BYTES, KEEP_ALIVE, LANES_MAX, SEND_WINDOW_BYTES,
+    SESSION_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES, UDP_PAYLOAD_BYTES_MAX,
 };
 
 /// An endpoint that accepts sessions at `listen`.
@@ -67,8 +68,11 @@ pub fn client_config(identity: &Identity, pin: KeyId) -> (quinn::ClientConfig, S
 fn transport() -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(UDP_PAYLOAD_BYTES_MAX);
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
     transport
+        .congestion_controller_factory(Arc::new(congestion))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(SESSION_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)

@@ -6,7 +6,9 @@
 //! ```
 //!
 //! A good reply has exactly the bytes asked for: what lies beyond the end of the volume is zero.
-//! The generation is that of the volume after its bytes were read.
+//! The generation is one that the bytes are not older than: if the volume changed while they were read,
+//! the server reads again, and if it never stands still it names the generation from before, so that the
+//! client asks once more instead of keeping them.
 
 use super::WireError;
 use crate::id::{Generation, Handle};

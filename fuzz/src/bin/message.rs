@@ -1,0 +1,38 @@
+//! Control messages: what decodes also encodes, and decodes again to the same value.
+#![no_main]
+
+use std::fmt::Debug;
+
+use lacuna_transport::attr::{Attr, Space};
+use lacuna_transport::wire::message::{
+    self, HandleRequest, Hello, ListPage, MapRequest, Message, Opened, PathRequest, VolumeChanged, Welcome,
+};
+use libfuzzer_sys::fuzz_target;
+
+fn check<T>(bytes: &[u8])
+where
+    T: minicbor::Encode<()> + for<'b> minicbor::Decode<'b, ()> + Message + PartialEq + Debug,
+{
+    if let Ok(value) = message::decode::<T>(bytes) {
+        assert_eq!(
+            message::decode::<T>(&message::encode(&value)).expect("what was encoded decodes"),
+            value
+        );
+    }
+}
+
+fuzz_target!(|input: (u8, Vec<u8>)| {
+    let (kind, bytes) = input;
+    match kind % 10 {
+        0 => check::<Hello>(&bytes),
+        1 => check::<Welcome>(&bytes),
+        2 => check::<PathRequest>(&bytes),
+        3 => check::<HandleRequest>(&bytes),
+        4 => check::<MapRequest>(&bytes),
+        5 => check::<Attr>(&bytes),
+        6 => check::<Opened>(&bytes),
+        7 => check::<ListPage>(&bytes),
+        8 => check::<VolumeChanged>(&bytes),
+        _ => check::<Space>(&bytes),
+    }
+});

@@ -1,0 +1,227 @@
+//! A directory as an export: regular files are volumes, directories are folders.
+//!
+//! **Invariants**
+//!
+//! * Every name is resolved by `openat2(2)` below the descriptor of DIR, which was opened once, with
+//!   `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS`. Renaming DIR changes nothing.
+//! * The type is checked on an `O_PATH` descriptor, which opens nothing (no FIFO blocks, no tape
+//!   rewinds), and that same inode is then reopened through `/proc/self/fd`. No name is looked at
+//!   twice, so there is no moment between check and use.
+//! * Links, FIFOs, sockets and device nodes do not exist: `NotFound`.
+//!
+//! File systems mounted below DIR are part of the export, as `find` and `rsync` see it.
+
+mod attr;
+mod clock;
+mod extents;
+#[cfg(test)]
+mod tests;
+mod volume;
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lacuna_transport::attr::{Attr, NodeKind, Space};
+use lacuna_transport::limits::FOLDER_NODES_MAX;
+use lacuna_transport::path::{NodeName, NodePath};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::io::Errno;
+
+use self::attr::Origin;
+use self::volume::SparseVolume;
+use super::{Backend, OpenVolume};
+use crate::error::{Error, ErrorKind, Result};
+
+/// `openat2` reports EAGAIN when a rename elsewhere made a check impossible; each attempt is short.
+const RESOLVE_ATTEMPTS: usize = 32;
+
+/// A directory of this machine.
+#[derive(Debug)]
+pub struct SparseFiles {
+    dir: OwnedFd,
+    /// As the operator named it; for messages only.
+    name: PathBuf,
+    origin: Origin,
+    clock_tick: Duration,
+}
+
+impl SparseFiles {
+    /// Exports `dir`. The link it may be is followed here, once, because the operator named it.
+    pub fn new(dir: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT => Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "cannot serve {}: it does not exist; make the folder first",
+                    dir.display()
+                ),
+            ),
+            Errno::NOTDIR => Error::new(
+                ErrorKind::NotFolder,
+                format!(
+                    "cannot serve {}: it is not a folder; name the folder that holds the volumes",
+                    dir.display()
+                ),
+            ),
+            other => Error::os(format!("cannot serve {}", dir.display()), other),
+        })?;
+        let stat =
+            attr::of(&fd).map_err(|errno| Error::os(format!("cannot stat {}", dir.display()), errno))?;
+        let export = Self {
+            origin: Origin::of(&stat),
+            clock_tick: clock::tick_of(fd.as_fd()),
+            dir: fd,
+            name: dir.to_owned(),
+        };
+        // The first client should not be the one to find out that we may not read it.
+        export.open_folder(&NodePath::root())?;
+        Ok(export)
+    }
+
+    /// The inode that `path` names, opened for nothing but its identity.
+    fn resolve(&self, path: &NodePath) -> Result<(OwnedFd, Attr)> {
+        let fd = self
+            .open_beneath(path, OFlags::PATH)
+            .map_err(|errno| Error::os(what("find", path), errno))?;
+        let stat = attr::of(&fd).map_err(|errno| Error::os(what("stat", path), errno))?;
+        let attr = self.origin.attr(&stat).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("{} is neither a volume nor a folder", shown(path)),
+            )
+        })?;
+        Ok((fd, attr))
+    }
+
+    fn open_beneath(&self, path: &NodePath, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let name = if path.is_root() { b"." } else { path.as_bytes() };
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let mut last = Errno::AGAIN;
+        for _ in 0..RESOLVE_ATTEMPTS {
+            match rustix::fs::openat2(&self.dir, name, flags, Mode::empty(), resolve) {
+                Err(errno @ (Errno::AGAIN | Errno::INTR)) => last = errno,
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+
+    fn open_folder(&self, path: &NodePath) -> Result<OwnedFd> {
+        // O_DIRECTORY refuses anything else before it is opened.
+        self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|errno| Error::os(what("list", path), errno))
+    }
+}
+
+impl Backend for SparseFiles {
+    fn describe(&self) -> String {
+        self.name.display().to_string()
+    }
+
+    fn stat(&self, path: &NodePath) -> Result<Attr> {
+        Ok(self.resolve(path)?.1)
+    }
+
+    fn list(&self, path: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
+        let folder = self.open_folder(path)?;
+        let mut entries = Vec::new();
+        let mut buffer = [MaybeUninit::uninit(); 32 << 10];
+        let mut names = RawDir::new(&folder, &mut buffer);
+        while let Some(entry) = names.next() {
+            let entry = entry.map_err(|errno| Error::os(what("list", path), errno))?;
+            // Refuses `.` and `..`, and whatever else a kernel could never call a name.
+            let Ok(name) = NodeName::new(entry.file_name().to_bytes()) else {
+                continue;
+            };
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+            let stat = match rustix::fs::statx(&folder, entry.file_name(), flags, attr::FIELDS) {
+                Ok(stat) => stat,
+                // Removed since the name was read.
+                Err(Errno::NOENT) => continue,
+                Err(errno) => {
+                    return Err(Error::os(
+                        format!("cannot stat '{name}' in {}", shown(path)),
+                        errno,
+                    ));
+                }
+            };
+            let Some(attr) = self.origin.attr(&stat) else {
+                continue;
+            };
+            if entries.len() == FOLDER_NODES_MAX {
+                let why = format!("{} has more than {FOLDER_NODES_MAX} names; split it", shown(path));
+                return Err(Error::new(ErrorKind::Exhausted, why));
+            }
+            entries.push((name, attr));
+        }
+        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        // A name that is removed and made again while we read can come twice.
+        entries.dedup_by(|a, b| a.0 == b.0);
+        Ok(entries)
+    }
+
+    fn open(&self, path: &NodePath) -> Result<Arc<dyn OpenVolume>> {
+        let (node, attr) = self.resolve(path)?;
+        match attr.kind {
+            NodeKind::Volume => {}
+            NodeKind::Folder => {
+                return Err(Error::new(
+                    ErrorKind::NotVolume,
+                    format!("{} is a folder", shown(path)),
+                ));
+            }
+        }
+        let file = reopen(node.as_fd(), OFlags::RDONLY).map_err(|errno| match errno {
+            Errno::NOENT => Error::new(
+                ErrorKind::Io,
+                "cannot open volumes: /proc is not mounted; mount it",
+            ),
+            other => Error::os(what("open", path), other),
+        })?;
+        Ok(Arc::new(SparseVolume::new(file, self.origin, shown(path))))
+    }
+
+    fn space(&self) -> Result<Space> {
+        let stat = rustix::fs::fstatvfs(&self.dir)
+            .map_err(|errno| Error::os(format!("cannot tell the space of {}", self.name.display()), errno))?;
+        let block_bytes = u32::try_from(stat.f_frsize)
+            .ok()
+            .filter(|bytes| *bytes > 0)
+            .unwrap_or(512);
+        Ok(Space {
+            block_bytes,
+            blocks: stat.f_blocks,
+            blocks_free: stat.f_bfree,
+            blocks_available: stat.f_bavail,
+            nodes: stat.f_files,
+            nodes_free: stat.f_ffree,
+            name_bytes_max: u32::try_from(stat.f_namemax).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn clock_tick(&self) -> Duration {
+        self.clock_tick
+    }
+}
+
+/// Opens the very inode of an `O_PATH` descriptor, whatever its name is by now.
+fn reopen(node: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(volume::proc_name(node), flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn shown(path: &NodePath) -> String {
+    if path.is_root() {
+        "the exported folder".to_owned()
+    } else {
+        format!("'{path}'")
+    }
+}
+
+fn what(verb: &str, path: &NodePath) -> String {
+    format!("cannot {verb} {}", shown(path))
+}

@@ -1,0 +1,140 @@
+//! What a session is still to be told: at most one change for each handle, the newest.
+//!
+//! The bound holds memory, not the order of things: a client that does not take its events any more
+//! is closed by the session, reconnects and revalidates.
+
+use std::collections::HashMap;
+
+use lacuna_transport::attr::Attr;
+use lacuna_transport::id::Handle;
+use lacuna_transport::limits::EVENT_QUEUE_MAX;
+use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::message::VolumeChanged;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Changes waiting for the event stream of one session.
+#[derive(Debug, Default)]
+pub struct EventQueue {
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+enum Waiting {
+    #[default]
+    Nothing,
+    Some(HashMap<Handle, (Attr, ByteRange)>),
+    Overflown,
+}
+
+/// More changes than a queue holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overflown;
+
+impl EventQueue {
+    /// Merges with what waits for the same handle.
+    pub fn push(&self, handle: Handle, attr: Attr, range: ByteRange) {
+        let mut waiting = self.waiting.lock();
+        match &mut *waiting {
+            Waiting::Nothing => *waiting = Waiting::Some(HashMap::from([(handle, (attr, range))])),
+            Waiting::Some(changes) => {
+                let full = changes.len() >= EVENT_QUEUE_MAX;
+                match changes.get_mut(&handle) {
+                    Some(change) => *change = (attr, hull(change.1, range)),
+                    None if full => *waiting = Waiting::Overflown,
+                    None => {
+                        changes.insert(handle, (attr, range));
+                    }
+                }
+            }
+            Waiting::Overflown => return,
+        }
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    /// Waits for changes and takes them all.
+    pub async fn take(&self) -> Result<Vec<VolumeChanged>, Overflown> {
+        loop {
+            if let Some(changes) = self.try_take()? {
+                return Ok(changes);
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    fn try_take(&self) -> Result<Option<Vec<VolumeChanged>>, Overflown> {
+        let mut waiting = self.waiting.lock();
+        if matches!(*waiting, Waiting::Overflown) {
+            return Err(Overflown);
+        }
+        match std::mem::take(&mut *waiting) {
+            Waiting::Some(changes) => Ok(Some(
+                changes
+                    .into_iter()
+                    .map(|(handle, (attr, range))| VolumeChanged::new(handle, attr, range))
+                    .collect(),
+            )),
+            Waiting::Nothing | Waiting::Overflown => Ok(None),
+        }
+    }
+}
+
+/// The smallest range that covers both.
+fn hull(a: ByteRange, b: ByteRange) -> ByteRange {
+    ByteRange::new(a.start().min(b.start()), a.end().max(b.end())).unwrap_or(ByteRange::ALL)
+}
+
+#[cfg(test)]
+mod tests {
+    use lacuna_transport::attr::{NodeKind, Timestamp};
+    use lacuna_transport::id::{Generation, NodeId};
+
+    use super::*;
+
+    fn attr(generation: u64) -> Attr {
+        Attr {
+            id: NodeId(2),
+            kind: NodeKind::Volume,
+            size: 0,
+            allocated_bytes: 0,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            links: 1,
+            accessed: Timestamp::default(),
+            modified: Timestamp::default(),
+            changed: Timestamp::default(),
+            birth_ns: 0,
+            generation: Generation(generation),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_one_change_with_the_newest_attributes() {
+        let queue = EventQueue::default();
+        for generation in 1..=1000 {
+            queue.push(Handle(1), attr(generation), ByteRange::at(generation, 1).unwrap());
+        }
+        let changes = queue.take().await.unwrap();
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].generation(), Generation(1000));
+        assert_eq!(changes[0].range(), ByteRange::new(1, 1001).unwrap());
+        assert_eq!(queue.try_take(), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn more_handles_than_the_bound_overflow_and_stay_so() {
+        let queue = EventQueue::default();
+        for handle in 0..u64::try_from(EVENT_QUEUE_MAX).unwrap() {
+            queue.push(Handle(handle), attr(1), ByteRange::ALL);
+        }
+        queue.push(Handle(0), attr(2), ByteRange::ALL);
+        assert!(matches!(&*queue.waiting.lock(), Waiting::Some(changes) if changes.len() == EVENT_QUEUE_MAX));
+        queue.push(Handle(u64::MAX), attr(1), ByteRange::ALL);
+        assert_eq!(queue.take().await, Err(Overflown));
+        queue.push(Handle(0), attr(3), ByteRange::ALL);
+        assert_eq!(queue.take().await, Err(Overflown));
+    }
+}

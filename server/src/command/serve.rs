@@ -1,0 +1,163 @@
+//! `lacunad serve`
+
+use std::io::Write;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use lacuna_transport::quic::endpoint;
+use lacuna_transport::quic::identity::Identity;
+use quinn::Endpoint;
+use rustix::process::{Resource, Rlimit};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::access::AllowList;
+use crate::backend::sparse_file::SparseFiles;
+use crate::control::ControlSocket;
+use crate::serve::Server;
+use crate::state::DaemonLock;
+
+/// The port of lacuna, over UDP.
+const DEFAULT_PORT: u16 = 7117;
+/// Threads that wait for storage at once.
+const BLOCKING_THREADS_MAX: usize = 128;
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// The folder whose regular files are the volumes.
+    dir: PathBuf,
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        help = "Where to listen, over UDP [default: [::]:7117, which is IPv4 too]"
+    )]
+    listen: Option<SocketAddr>,
+    /// No client may change anything.
+    #[arg(long)]
+    read_only: bool,
+    #[command(flatten)]
+    state: super::State,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let backend = SparseFiles::new(&self.dir)?;
+        let dir = std::fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
+        let state = self.state.folder()?;
+        anyhow::ensure!(
+            !state.starts_with(&dir),
+            "cannot serve {}: the state folder {} lies in it, and this server's key with it; name another with --state",
+            dir.display(),
+            state.display()
+        );
+        let _lock = DaemonLock::take(&state)?;
+        let identity = super::identity(&state)?;
+        // A corrupt list is found now, not by the first client.
+        let allowed = AllowList::load(&state)?.entries().count();
+        raise_descriptor_limit();
+        let server = Server::new(Arc::new(backend), state.clone(), self.read_only)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .build()
+            .context("cannot start the runtime")?;
+        let result = runtime.block_on(async {
+            let endpoint = listen(&identity, self.listen)?;
+            if allowed == 0 {
+                tracing::warn!("no client is allowed yet; admit one with: lacunad allow KEY");
+            }
+            serve(&server, endpoint, &dir, &identity, &state).await
+        });
+        // Reads of a dead disk must not keep us.
+        runtime.shutdown_background();
+        result
+    }
+}
+
+async fn serve(
+    server: &Arc<Server>,
+    endpoint: Endpoint,
+    dir: &Path,
+    identity: &Identity,
+    state: &Path,
+) -> anyhow::Result<()> {
+    let control = ControlSocket::bind(state)?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let shutdown = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("shutting down");
+        tell_systemd(NotifyState::Stopping);
+    };
+    let address = endpoint.local_addr().context("cannot tell the address")?;
+    let mut out = std::io::stdout();
+    // Whoever started us may have closed its end; that is no reason not to serve.
+    let _ = writeln!(
+        out,
+        "lacunad: serving {} on {address}, identity {}",
+        dir.display(),
+        identity.id()
+    );
+    let _ = out.flush();
+    tell_systemd(NotifyState::Ready);
+    tokio::select! {
+        ended = server.run(endpoint, shutdown) => Ok(ended?),
+        () = control.run(server) => Ok(()),
+    }
+}
+
+/// Binds where told; without that on all addresses, of IPv4 only where there is no IPv6.
+fn listen(identity: &Identity, named: Option<SocketAddr>) -> anyhow::Result<Endpoint> {
+    let first = named.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into());
+    let (address, bound) = match endpoint::server(identity, first) {
+        Err(error) if named.is_none() && no_ipv6(&error) => {
+            let second = (Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into();
+            (second, endpoint::server(identity, second))
+        }
+        other => (first, other),
+    };
+    bound.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "cannot listen on {address}: the port is in use; stop what uses it, or choose another with --listen"
+        ),
+        std::io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("cannot listen on {address}: permission denied; choose a port above 1023 with --listen")
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            anyhow::anyhow!("cannot listen on {address}: this machine has no such address; see --listen")
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
+    })
+}
+
+fn no_ipv6(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)
+    )
+}
+
+/// Each open volume takes a descriptor.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell systemd");
+    }
+}

@@ -1,0 +1,298 @@
+//! Accepting clients, and the sessions that live.
+//!
+//! **Invariants**
+//!
+//! * Every connection is looked up in the allow list, after it was registered: a revocation either is
+//!   seen by the look-up, or sees the session and closes it.
+//! * Sessions, handshakes and the bytes of read replies in memory are bounded.
+//! * When [`Server::run`] returns, no task of it is left and every client was told.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use lacuna_transport::id::BootId;
+use lacuna_transport::limits::{HANDSHAKES_UNPROVEN_MAX, HELLO_TIMEOUT, READ_BYTES_MAX, SESSIONS_MAX};
+use lacuna_transport::quic::close::CloseCode;
+use lacuna_transport::quic::identity::KeyId;
+use lacuna_transport::quic::tls;
+use parking_lot::Mutex;
+use quinn::{Connection, Endpoint, Incoming};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::access::{Access, AllowList, Entry};
+use crate::backend::Backend;
+use crate::catalog::Catalog;
+use crate::control::SessionReport;
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::{self, Counters, Session};
+
+/// Read replies that are being filled or sent, all sessions together: 256 of the largest.
+const READ_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
+/// For goodbyes to leave after the last session was closed.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An export that is offered to clients.
+#[derive(Debug)]
+pub struct Server {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) catalog: Catalog,
+    pub(crate) boot: BootId,
+    pub(crate) read_budget: Arc<Semaphore>,
+    read_only: bool,
+    state: PathBuf,
+    live: Mutex<HashMap<u64, Live>>,
+    next_session: AtomicU64,
+    handshakes: AtomicUsize,
+}
+
+/// A connection that has proved a key.
+#[derive(Debug)]
+struct Live {
+    connection: Connection,
+    key: KeyId,
+    /// `None` until the allow list was read.
+    entry: Option<Entry>,
+    since: Instant,
+    counters: Arc<Counters>,
+}
+
+impl Server {
+    /// Serves `backend` to the clients on the allow list of the folder `state`.
+    pub fn new(backend: Arc<dyn Backend>, state: PathBuf, read_only: bool) -> Result<Arc<Self>> {
+        let catalog = Catalog::new(backend.clock_tick());
+        Ok(Arc::new(Self {
+            backend,
+            catalog,
+            boot: new_boot()?,
+            read_budget: Arc::new(Semaphore::new(READ_BYTES_IN_FLIGHT_MAX)),
+            read_only,
+            state,
+            live: Mutex::default(),
+            next_session: AtomicU64::new(1),
+            handshakes: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Accepts clients until `shutdown` is ready, then says goodbye to all of them.
+    pub async fn run(self: &Arc<Self>, endpoint: Endpoint, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let mut tasks = JoinSet::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut watch = std::pin::pin!(self.catalog.watch());
+        let result = loop {
+            tokio::select! {
+                () = &mut shutdown => break Ok(()),
+                () = &mut watch => {}
+                incoming = endpoint.accept() => match incoming {
+                    Some(incoming) => self.admit(incoming, &mut tasks),
+                    None => break Err(Error::new(ErrorKind::Io, "the endpoint closed by itself")),
+                },
+                Some(ended) = tasks.join_next() => note_panic(ended),
+            }
+        };
+        endpoint.close(CloseCode::ShuttingDown.code(), b"the server is shutting down");
+        let goodbye = async {
+            while let Some(ended) = tasks.join_next().await {
+                note_panic(ended);
+            }
+            endpoint.wait_idle().await;
+        };
+        if timeout(GOODBYE_TIMEOUT, goodbye).await.is_err() {
+            tracing::debug!("not every client confirmed the goodbye");
+        }
+        tasks.shutdown().await;
+        result
+    }
+
+    /// Reads the allow list again and closes the sessions that it no longer admits. Returns their number.
+    pub async fn reload(&self) -> Result<usize> {
+        let list = self.allow_list().await?;
+        let mut closed = 0;
+        for live in self.live.lock().values() {
+            let now = list.find(live.key).map(|entry| entry.access);
+            match (now, live.entry.as_ref().map(|entry| entry.access)) {
+                (None, _) => close(&live.connection, CloseCode::NotAllowed, &refusal(live.key)),
+                (Some(Access::ReadOnly), Some(Access::ReadWrite)) => {
+                    close(
+                        &live.connection,
+                        CloseCode::Busy,
+                        "the rights of this client changed; connect again",
+                    );
+                }
+                (Some(_), _) => continue,
+            }
+            closed += 1;
+        }
+        Ok(closed)
+    }
+
+    /// The sessions that live now, oldest first.
+    pub fn sessions(&self) -> Vec<SessionReport> {
+        let live = self.live.lock();
+        let mut reports: Vec<_> = live
+            .iter()
+            .filter_map(|(session, live)| live.report(*session))
+            .collect();
+        reports.sort_by_key(|report| report.session);
+        reports
+    }
+
+    async fn allow_list(&self) -> Result<AllowList> {
+        let state = self.state.clone();
+        session::blocking(move || AllowList::load(&state)).await
+    }
+
+    fn admit(self: &Arc<Self>, incoming: Incoming, tasks: &mut JoinSet<()>) {
+        if self.live.lock().len() >= SESSIONS_MAX {
+            tracing::warn!(address = %incoming.remote_address(), "refused a client: {SESSIONS_MAX} sessions live");
+            incoming.refuse();
+            return;
+        }
+        let under_way = self.handshakes.load(Ordering::Relaxed);
+        if under_way >= HANDSHAKES_UNPROVEN_MAX && incoming.may_retry() {
+            if let Err(error) = incoming.retry() {
+                tracing::debug!(%error, "cannot ask a client to prove its address");
+            }
+            return;
+        }
+        let server = Arc::clone(self);
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        tasks.spawn(async move {
+            let address = canonical(incoming.remote_address());
+            let connection = timeout(HELLO_TIMEOUT, async { incoming.await }).await;
+            server.handshakes.fetch_sub(1, Ordering::Relaxed);
+            match connection {
+                Ok(Ok(connection)) => server.connected(connection, address).await,
+                Ok(Err(error)) => tracing::info!(%address, %error, "a handshake failed"),
+                Err(_) => tracing::info!(%address, "a handshake took too long"),
+            }
+        });
+    }
+
+    async fn connected(self: &Arc<Self>, connection: Connection, address: SocketAddr) {
+        let Some(key) = tls::peer_key(&connection) else {
+            close(&connection, CloseCode::NotAllowed, "no key was shown");
+            return;
+        };
+        let number = self.next_session.fetch_add(1, Ordering::Relaxed);
+        let counters = Arc::new(Counters::default());
+        let live = Live {
+            connection: connection.clone(),
+            key,
+            entry: None,
+            since: Instant::now(),
+            counters: Arc::clone(&counters),
+        };
+        self.live.lock().insert(number, live);
+        let _registered = Registered { server: self, number };
+        let entry = match self.allow_list().await {
+            Ok(list) => list.find(key).cloned(),
+            Err(error) => {
+                tracing::error!(%error, %address, "refused a client: the allow list cannot be read");
+                close(
+                    &connection,
+                    CloseCode::Busy,
+                    "the server cannot read its allow list; its log says why",
+                );
+                return;
+            }
+        };
+        let Some(entry) = entry else {
+            tracing::warn!(%key, %address, "refused a client: its key is not on the allow list");
+            close(&connection, CloseCode::NotAllowed, &refusal(key));
+            return;
+        };
+        if let Some(live) = self.live.lock().get_mut(&number) {
+            live.entry = Some(entry.clone());
+        }
+        tracing::info!(session = number, name = entry.name, %address, "client connected");
+        let read_only = match entry.access {
+            Access::ReadOnly => true,
+            Access::ReadWrite => self.read_only,
+        };
+        let session = Session::new(Arc::clone(self), connection.clone(), number, read_only, counters);
+        let end = session.run().await;
+        let path = connection.stats().path;
+        tracing::debug!(
+            session = number,
+            rtt_us = path.rtt.as_micros(),
+            window = path.cwnd,
+            mtu = path.current_mtu,
+            sent = path.sent_packets,
+            lost = path.lost_packets,
+            congestion = path.congestion_events,
+            "path of the session"
+        );
+        tracing::info!(session = number, name = entry.name, "session ended: {}", end.text);
+    }
+}
+
+/// A session's place in the register.
+struct Registered<'a> {
+    server: &'a Server,
+    number: u64,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.server.live.lock().remove(&self.number);
+    }
+}
+
+impl Live {
+    fn report(&self, session: u64) -> Option<SessionReport> {
+        let entry = self.entry.as_ref()?;
+        Some(SessionReport {
+            session,
+            key: entry.key.to_string(),
+            name: entry.name.clone(),
+            access: entry.access.word().to_owned(),
+            address: canonical(self.connection.remote_address()).to_string(),
+            age_secs: self.since.elapsed().as_secs(),
+            open_volumes: self.counters.open_volumes.load(Ordering::Relaxed),
+            bytes_sent: self.counters.traffic.sent.load(Ordering::Relaxed),
+            bytes_received: self.counters.traffic.received.load(Ordering::Relaxed),
+        })
+    }
+}
+
+fn close(connection: &Connection, code: CloseCode, text: &str) {
+    connection.close(code.code(), text.as_bytes());
+}
+
+/// An IPv4 client of an IPv6 socket as people know it.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn refusal(key: KeyId) -> String {
+    format!("this client's key {key} is not allowed; run on the server: lacunad allow {key}")
+}
+
+fn note_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended.map_err(|error| error.is_panic().then_some(error)) {
+        tracing::error!(?error, "a session's task panicked");
+    }
+}
+
+fn new_boot() -> Result<BootId> {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(|error| Error::io("cannot read /dev/urandom", error))?;
+    Ok(BootId(bytes))
+}
+
+const _: () = assert!(
+    READ_BYTES_IN_FLIGHT_MAX > 1 << 20 && READ_BYTES_MAX <= 1 << 20,
+    "a read fits the budget"
+);
+
+#[cfg(test)]
+mod tests;

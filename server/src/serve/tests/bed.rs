@@ -1,0 +1,228 @@
+//! The server under test, and the client that speaks to it by hand.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::FileExt;
+
+use lacuna_transport::attr::Attr;
+use lacuna_transport::id::{Handle, RequestId};
+use lacuna_transport::path::NodePath;
+use lacuna_transport::quic::endpoint;
+use lacuna_transport::quic::frames::{self, Traffic};
+use lacuna_transport::quic::identity::Identity;
+use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::error_code::ErrorCode;
+use lacuna_transport::wire::frame::{Code, Header, Kind, Sender};
+use lacuna_transport::wire::map_page::MapPage;
+use lacuna_transport::wire::message::{self, Features, Hello, MapRequest, Opened, PathRequest, Welcome};
+use lacuna_transport::wire::read::{ReadRequest, decode_reply_head};
+use quinn::{RecvStream, SendStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::super::*;
+use crate::backend::sparse_file::SparseFiles;
+
+/// A server on a folder and a state of its own.
+pub(super) struct Bed {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) state: tempfile::TempDir,
+    pub(super) server: Arc<Server>,
+    pub(super) address: SocketAddr,
+    pub(super) key: KeyId,
+    pub(super) stop: Option<oneshot::Sender<()>>,
+    pub(super) running: JoinHandle<Result<()>>,
+}
+
+impl Bed {
+    pub(super) fn start() -> Self {
+        Self::start_on(|folder| Arc::new(SparseFiles::new(folder).unwrap()))
+    }
+
+    pub(super) fn start_on(backend: impl FnOnce(&std::path::Path) -> Arc<dyn Backend>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let identity = Identity::generate();
+        let endpoint = endpoint::server(&identity, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = endpoint.local_addr().unwrap();
+        let server = Server::new(backend(folder.path()), state.path().to_owned(), false).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn({
+            let server = Arc::clone(&server);
+            async move { server.run(endpoint, async move { drop(stopped.await) }).await }
+        });
+        Self {
+            folder,
+            state,
+            server,
+            address,
+            key: identity.id(),
+            stop: Some(stop),
+            running,
+        }
+    }
+
+    pub(super) fn allow(&self, identity: &Identity, access: Access) {
+        AllowList::change(self.state.path(), |list| list.allow(identity.id(), None, access)).unwrap();
+    }
+
+    pub(super) fn volume(&self, name: &str, size: u64, writes: &[(u64, &[u8])]) {
+        let file = std::fs::File::create(self.folder.path().join(name)).unwrap();
+        file.set_len(size).unwrap();
+        writes
+            .iter()
+            .for_each(|(offset, bytes)| file.write_all_at(bytes, *offset).unwrap());
+    }
+
+    pub(super) async fn connect(&self, identity: &Identity) -> (Endpoint, Connection) {
+        let mut endpoint = endpoint::client(self.address).unwrap();
+        endpoint.set_default_client_config(endpoint::client_config(identity, self.key).0);
+        let connection = endpoint
+            .connect(self.address, tls::SERVER_NAME)
+            .unwrap()
+            .await
+            .unwrap();
+        (endpoint, connection)
+    }
+
+    pub(super) async fn client(&self) -> Client {
+        let identity = Identity::generate();
+        self.allow(&identity, Access::ReadWrite);
+        Client::new(self.connect(&identity).await, identity, Features::KNOWN).await
+    }
+
+    pub(super) async fn stop(mut self) {
+        drop(self.stop.take());
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+pub(super) struct Client {
+    pub(super) _endpoint: Endpoint,
+    pub(super) connection: Connection,
+    pub(super) identity: Identity,
+    pub(super) welcome: Welcome,
+    pub(super) _control: (SendStream, RecvStream),
+    pub(super) lane: (SendStream, RecvStream),
+    pub(super) traffic: Traffic,
+    pub(super) last: u64,
+}
+
+impl Client {
+    pub(super) async fn new(
+        (endpoint, connection): (Endpoint, Connection),
+        identity: Identity,
+        features: Features,
+    ) -> Self {
+        let traffic = Traffic::default();
+        let mut control = connection.open_bi().await.unwrap();
+        let hello = Hello {
+            version: 7,
+            features,
+            agent: "test".to_owned(),
+        };
+        send(&mut control.0, &traffic, Kind::Hello, 1, message::encode(&hello)).await;
+        let (header, body) = receive(&mut control.1, &traffic).await;
+        assert_eq!((header.kind, header.code), (Kind::Hello, Code::Done));
+        let welcome = message::decode(&body).unwrap();
+        let lane = connection.open_bi().await.unwrap();
+        Self {
+            _endpoint: endpoint,
+            connection,
+            identity,
+            welcome,
+            _control: control,
+            lane,
+            traffic,
+            last: 1,
+        }
+    }
+
+    /// All frames of the reply.
+    pub(super) async fn ask(&mut self, kind: Kind, body: Vec<u8>) -> Result<Vec<Vec<u8>>, ErrorCode> {
+        self.last += 1;
+        send(&mut self.lane.0, &self.traffic, kind, self.last, body).await;
+        let mut bodies = Vec::new();
+        loop {
+            let (header, body) = receive(&mut self.lane.1, &self.traffic).await;
+            assert_eq!((header.kind, header.request), (kind, RequestId(self.last)));
+            match header.code {
+                Code::Failed(code) => return Err(code),
+                Code::More => bodies.push(body),
+                Code::Done => {
+                    bodies.push(body);
+                    return Ok(bodies);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn stat(&mut self, path: &str) -> Result<Attr, ErrorCode> {
+        Ok(message::decode(&self.ask(Kind::Stat, path_request(path)).await?[0]).unwrap())
+    }
+
+    pub(super) async fn open(&mut self, path: &str) -> Opened {
+        message::decode(&self.ask(Kind::Open, path_request(path)).await.unwrap()[0]).unwrap()
+    }
+
+    pub(super) async fn map(&mut self, handle: Handle, range: ByteRange, pages_max: u32) -> Vec<MapPage> {
+        let request = MapRequest {
+            handle,
+            start: range.start(),
+            end: range.end(),
+            pages_max,
+        };
+        let bodies = self.ask(Kind::Map, message::encode(&request)).await.unwrap();
+        bodies.iter().map(|body| MapPage::decode(body).unwrap()).collect()
+    }
+
+    pub(super) async fn read(
+        &mut self,
+        handle: Handle,
+        ranges: &[(u64, u64)],
+    ) -> Result<(u64, Vec<u8>), ErrorCode> {
+        let ranges = ranges
+            .iter()
+            .map(|(start, len)| ByteRange::at(*start, *len).unwrap())
+            .collect();
+        let bodies = self
+            .ask(Kind::Read, ReadRequest::new(handle, ranges).unwrap().encode())
+            .await?;
+        let (head, payload) = bodies[0].split_first_chunk::<8>().unwrap();
+        Ok((decode_reply_head(*head).0, payload.to_vec()))
+    }
+
+    /// How the server closed.
+    pub(super) async fn closed(&self) -> (CloseCode, String) {
+        let error = timeout(Duration::from_secs(10), self.connection.closed())
+            .await
+            .expect("the server closes");
+        CloseCode::of(&error).unwrap_or_else(|| panic!("not closed by the server: {error}"))
+    }
+}
+
+pub(super) fn path_request(path: &str) -> Vec<u8> {
+    message::encode(&PathRequest {
+        path: NodePath::new(path.as_bytes()).unwrap(),
+    })
+}
+
+pub(super) async fn send(
+    stream: &mut SendStream,
+    traffic: &Traffic,
+    kind: Kind,
+    request: u64,
+    body: Vec<u8>,
+) {
+    frames::write_frame(stream, traffic, kind, Code::Done, RequestId(request), body)
+        .await
+        .unwrap();
+}
+
+pub(super) async fn receive(stream: &mut RecvStream, traffic: &Traffic) -> (Header, Vec<u8>) {
+    let header = frames::read_header(stream, traffic, Sender::Server)
+        .await
+        .unwrap()
+        .expect("a frame");
+    let body = frames::read_body(stream, traffic, &header).await.unwrap();
+    (header, body)
+}

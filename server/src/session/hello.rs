@@ -1,0 +1,80 @@
+//! The first frames of a session.
+
+use lacuna_transport::id::RequestId;
+use lacuna_transport::limits::HELLO_TIMEOUT;
+use lacuna_transport::quic::close::CloseCode;
+use lacuna_transport::quic::frames::{self, FrameError};
+use lacuna_transport::wire::frame::{Code, Kind, Sender};
+use lacuna_transport::wire::message::{self, Features, Hello, Welcome};
+use lacuna_transport::wire::{VERSION, WireError};
+use quinn::{RecvStream, SendStream};
+use tokio::time::timeout;
+
+use super::{End, Session};
+
+const AGENT: &str = concat!("lacunad/", env!("CARGO_PKG_VERSION"));
+
+/// Both halves of the control stream, for as long as the session lives.
+pub(super) type Control = (SendStream, RecvStream);
+
+impl Session {
+    /// Answers the client's hello. The features are those of the session.
+    pub(super) async fn hello(&self) -> Result<(Control, Features), End> {
+        let begun = timeout(HELLO_TIMEOUT, async {
+            let mut control = self
+                .connection
+                .accept_bi()
+                .await
+                .map_err(|error| FrameError::Lost(error.to_string()))?;
+            match self.exchange(&mut control).await {
+                Ok(features) => Ok((control, features)),
+                Err(error) => {
+                    self.end(End::from(error));
+                    Err(FrameError::Lost("the session was closed".to_owned()))
+                }
+            }
+        });
+        match begun.await {
+            Ok(Ok(hello)) => Ok(hello),
+            Ok(Err(error)) => Err(self.end(End::from(error))),
+            Err(_) => {
+                let text = format!("no hello within {} s", HELLO_TIMEOUT.as_secs());
+                Err(self.end(End::new(CloseCode::Protocol, text)))
+            }
+        }
+    }
+
+    async fn exchange(&self, (send, receive): &mut Control) -> Result<Features, FrameError> {
+        let traffic = &self.counters.traffic;
+        let header = frames::read_header(receive, traffic, Sender::Client)
+            .await?
+            .ok_or_else(|| FrameError::Lost("the control stream ended before the hello".to_owned()))?;
+        match header.kind {
+            Kind::Hello => {}
+            other => {
+                return Err(WireError::Unexpected {
+                    expected: Kind::Hello.word(),
+                    got: other.word(),
+                }
+                .into());
+            }
+        }
+        let hello: Hello = message::decode(&frames::read_body(receive, traffic, &header).await?)?;
+        let features = hello.features.common(Features::KNOWN);
+        #[expect(clippy::unnecessary_min_or_max, reason = "until VERSION is above 0")]
+        let version = hello.version.min(VERSION);
+        let welcome = Welcome {
+            version,
+            features,
+            boot: self.server.boot,
+            session: self.number,
+            read_only: self.read_only,
+            agent: AGENT.to_owned(),
+        };
+        let body = message::encode(&welcome);
+        let request: RequestId = header.request;
+        frames::write_frame(send, traffic, Kind::Hello, Code::Done, request, body).await?;
+        tracing::debug!(session = self.number, agent = ?hello.agent, version = welcome.version, ?features, "hello");
+        Ok(features)
+    }
+}

@@ -1,0 +1,124 @@
+//! `Read`: bytes of one or more ranges, and the generation they belong to.
+//!
+//! The generation is looked at before and after; if they differ the bytes are read again. A volume that
+//! never stands still gets the generation from *before* its bytes: whoever keeps them under that number
+//! drops them when told of the next. (Bytes under a number from after them would stay wrong for ever.)
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use lacuna_transport::id::Generation;
+use lacuna_transport::quic::frames::{self, FrameError};
+use lacuna_transport::wire::frame::Code;
+use lacuna_transport::wire::read::{ReadRequest, encode_reply_head};
+
+use super::lane::Reply;
+use super::{Session, blocking};
+use crate::catalog::OpenNode;
+use crate::error::{Error, ErrorKind, Result};
+
+const ATTEMPTS: usize = 3;
+
+/// What a request still needs: bytes from `filled` on of the buffer all ranges share.
+struct Partial {
+    buffer: BytesMut,
+    filled: usize,
+    generation: Generation,
+}
+
+impl Session {
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        request: ReadRequest,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), FrameError> {
+        // Held until the reply is with QUIC, which has a bound of its own.
+        let permit = self.server.read_budget.acquire_many(request.bytes()).await;
+        let _budget = permit.map_err(|error| FrameError::Lost(error.to_string()))?;
+        match self.read_bytes(request).await {
+            Ok((generation, payload)) => {
+                let head = Bytes::copy_from_slice(&encode_reply_head(generation));
+                let (traffic, kind, id) = (&self.counters.traffic, reply.kind, reply.request);
+                frames::write_frame_parts(reply.stream, traffic, kind, Code::Done, id, head, payload).await
+            }
+            Err(error) => reply.failed(&error).await,
+        }
+    }
+
+    async fn read_bytes(&self, request: ReadRequest) -> Result<(Generation, Bytes)> {
+        let node = self.node(request.handle)?;
+        // What the page cache has is copied right here: a hand-over to another thread costs more.
+        let begun = begin(&node, &request)?;
+        if begun.filled == begun.buffer.len() && node.is_still(begun.generation) {
+            return Ok((begun.generation, begun.buffer.freeze()));
+        }
+        blocking(move || finish(&node, &request, begun)).await
+    }
+}
+
+/// Copies as much as can be had without waiting.
+fn begin(node: &Arc<OpenNode>, request: &ReadRequest) -> Result<Partial> {
+    let bytes = usize::try_from(request.bytes()).map_err(|_| {
+        Error::new(
+            ErrorKind::Exhausted,
+            "a read is larger than the memory of this machine",
+        )
+    })?;
+    let mut buffer = BytesMut::zeroed(bytes);
+    let generation = node.look()?.generation;
+    let mut filled = 0;
+    for range in request.ranges() {
+        let slice = rest_of(&mut buffer, filled, range.len());
+        let wanted = slice.len();
+        let count = node.volume().read_cached(slice, range.start())?;
+        filled += count;
+        if count < wanted {
+            break;
+        }
+    }
+    Ok(Partial {
+        buffer,
+        filled,
+        generation,
+    })
+}
+
+/// Reads what is missing, and all of it again while the volume changes. Blocks.
+fn finish(node: &Arc<OpenNode>, request: &ReadRequest, begun: Partial) -> Result<(Generation, Bytes)> {
+    let Partial {
+        mut buffer,
+        mut filled,
+        mut generation,
+    } = begun;
+    let mut attempt = 1;
+    loop {
+        let mut at = 0;
+        for range in request.ranges() {
+            let slice = rest_of(&mut buffer, at, range.len());
+            let len = slice.len();
+            let skip = filled.saturating_sub(at).min(len);
+            if skip < len {
+                let offset = u64::try_from(skip)
+                    .ok()
+                    .and_then(|skip| range.start().checked_add(skip));
+                let offset =
+                    offset.ok_or_else(|| Error::new(ErrorKind::Invalid, "a read ends beyond any volume"))?;
+                node.volume().read_at(&mut slice[skip..], offset)?;
+            }
+            at += len;
+        }
+        let now = node.look()?.generation;
+        if now == generation || attempt == ATTEMPTS {
+            return Ok((generation, buffer.freeze()));
+        }
+        tracing::trace!("a volume changed while it was read: reading again");
+        (filled, generation) = (0, now);
+        attempt += 1;
+    }
+}
+
+/// The `len` bytes of `buffer` from `at`. The ranges of a request fill it exactly.
+fn rest_of(buffer: &mut BytesMut, at: usize, len: u64) -> &mut [u8] {
+    let end = usize::try_from(len).map_or(buffer.len(), |len| (at + len).min(buffer.len()));
+    &mut buffer[at..end]
+}
