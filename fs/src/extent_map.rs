@@ -67,7 +67,7 @@ impl ExtentMap {
 
     /// Runs held in memory.
     pub fn runs_held(&self) -> usize {
-        self.classes.len() + self.zeros.len()
+        self.classes.run_count() + self.zeros.run_count()
     }
 
     /// Takes over what a page says. The page is of this map's generation.

@@ -23,7 +23,7 @@ impl<V: Copy + Eq + Debug> RunMap<V> {
     }
 
     /// Number of runs; at least 1.
-    pub fn len(&self) -> usize {
+    pub fn run_count(&self) -> usize {
         self.starts.len()
     }
 

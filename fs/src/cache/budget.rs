@@ -50,8 +50,7 @@ impl Budget {
 
     /// Resolves when a share was given back after this call.
     pub fn released(&self) -> OwnedNotified {
-        let notified = Arc::clone(&self.changed).notified_owned();
-        notified
+        Arc::clone(&self.changed).notified_owned()
     }
 
     /// Lets those who wait for room look again.

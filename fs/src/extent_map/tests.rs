@@ -93,7 +93,7 @@ fn alternating_zeros_do_not_lengthen_a_seek() {
         };
         map.set(ByteRange::at(index * 4096, 4096).unwrap(), kind);
     }
-    assert_eq!(map.classes.len(), 3, "data, hole, and unknown past the end");
+    assert_eq!(map.classes.run_count(), 3, "data, hole, and unknown past the end");
     assert_eq!(map.seek_hole(0), Sought::At(10_000 * 4096));
 }
 

@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_full_page_stops_and_says_where() {
-        let runs = vec![(1_u64 << 62 >> 16, ExtentKind::Data), (3, ExtentKind::Hole)].repeat(6600);
+        let runs = [(1_u64 << 62 >> 16, ExtentKind::Data), (3, ExtentKind::Hole)].repeat(6600);
         let page = MapPage::fill(Generation(1), VOLUME_BYTES_MAX, 0, extents_of(0, &runs));
         assert!(page.range.end() > 0 && page.extents().len() < runs.len());
         let body = page.encode();
