@@ -9,7 +9,7 @@ use lacuna_transport::range::ByteRange;
 /// First window, once a second read follows the first.
 pub const WINDOW_BYTES_MIN: u64 = 256 << 10;
 /// Largest window: bandwidth times delay of 2.5 Gbit/s at 50 ms.
-pub const WINDOW_BYTES_MAX: u64 = 16 << 20;
+pub const WINDOW_BYTES_MAX: u64 = 8 << 20;
 
 /// What to prefetch: up to `data_bytes` bytes of data found from `from` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

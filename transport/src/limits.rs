@@ -50,14 +50,14 @@ pub const EVENT_QUEUE_MAX: usize = 4096;
 /// QUIC receive window of a stream: a whole read reply and some more is in flight.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// QUIC receive window of a session: bandwidth times delay of 2.5 Gbit/s at 100 ms.
-pub const SESSION_WINDOW_BYTES: u32 = 32 << 20;
+pub const SESSION_WINDOW_BYTES: u32 = 12 << 20;
 /// Most unacknowledged bytes a side keeps for one session.
 pub const SEND_WINDOW_BYTES: u64 = 32 << 20;
 /// Congestion window before anything is known of the path. The default is two packets of 6500 bytes:
 /// one probe of the packet size fills it, and quinn-proto 0.11.19 then holds even a close back.
 pub const INITIAL_WINDOW_BYTES: u64 = 128 << 10;
 /// Kernel socket buffers: the default of 208 KiB overflows in bursts.
-pub const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+pub const SOCKET_BUFFER_BYTES: usize = 16 << 20;
 /// Largest UDP payload. Ten of these go into one segmentation-offload call, which the kernel refuses
 /// above 65,507 bytes, silently for us.
 pub const UDP_PAYLOAD_BYTES_MAX: u16 = 6500;
