@@ -1,7 +1,6 @@
 //! Frames on QUIC streams, with deadlines and counted bytes.
 //!
-//! Nothing here waits for ever: a frame that has begun must end within
-//! [`LANE_STALL_TIMEOUT`](crate::limits::LANE_STALL_TIMEOUT).
+//! Nothing here waits for ever: a frame that has begun must end within [`LANE_STALL_TIMEOUT`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
