@@ -5,6 +5,7 @@ pub mod connect;
 pub mod daemon;
 pub mod key;
 pub mod mount;
+pub mod mount_helper;
 pub mod status;
 pub mod umount;
 

@@ -4,7 +4,10 @@
 //! tests over a server in memory; `fuse` is the adapter to the kernel, `remote` the door to a server,
 //! `command` the program `lacuna`.
 
-#![cfg_attr(test, allow(clippy::as_conversions, reason = "models index small arrays with offsets"))]
+#![cfg_attr(
+    test,
+    allow(clippy::as_conversions, reason = "models index small arrays with offsets")
+)]
 
 pub mod cache;
 #[cfg(all(feature = "fuse", feature = "quic"))]

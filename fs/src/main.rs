@@ -5,11 +5,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lacuna::command::mount::DAEMON_ENV;
-use lacuna::command::{Cli, EXIT_FAILURE, run};
+use lacuna::command::{Cli, EXIT_FAILURE, mount_helper, run};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let Some(arguments) = mount_helper::arguments(std::env::args_os().collect()) else {
+        return ExitCode::SUCCESS;
+    };
+    let cli = Cli::parse_from(arguments);
     let level = match cli.global.verbose {
         0 => "warn",
         1 => "info,lacuna=debug",

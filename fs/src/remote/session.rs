@@ -305,3 +305,6 @@ fn explain(error: &ConnectionError, target: &Target) -> Error {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

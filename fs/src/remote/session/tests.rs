@@ -1,0 +1,105 @@
+//! What a first connection says when the other side is not what it should be.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use lacuna_transport::quic::identity::Identity;
+use lacuna_transport::quic::{endpoint, tls};
+use quinn::crypto::rustls::QuicServerConfig;
+
+use super::*;
+
+/// A peer that finishes handshakes with this ALPN and does `talk` with each connection.
+fn peer<F: Future<Output = ()> + Send + 'static>(
+    identity: &Identity,
+    alpn: &[u8],
+    talk: impl Fn(quinn::Connection) -> F + Send + 'static,
+) -> SocketAddr {
+    let mut config = tls::server_config(identity);
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).unwrap()));
+    let endpoint = quinn::Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = endpoint.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            if let Ok(connection) = incoming.await {
+                tokio::spawn(talk(connection));
+            }
+        }
+    });
+    address
+}
+
+async fn connect(address: SocketAddr, pin: KeyId) -> Result<Session, Error> {
+    let own = Identity::generate();
+    let (client, shown) = endpoint::client_config(&own, pin);
+    let target = Target {
+        name: "peer:1".to_owned(),
+        address,
+        pin,
+        own_key: own.id(),
+        client,
+        shown,
+    };
+    let endpoint = endpoint::client(address).unwrap();
+    Session::open(&endpoint, &target, 1, Arc::default()).await
+}
+
+/// Answers the hello with these bytes, and keeps the connection.
+async fn answer_hello(connection: quinn::Connection, bytes: Vec<u8>) {
+    let Ok((mut send, _receive)) = connection.accept_bi().await else {
+        return;
+    };
+    let _ = send.write_all(&bytes).await;
+    connection.closed().await;
+}
+
+#[tokio::test]
+async fn another_version_is_named() {
+    let server = Identity::generate();
+    let address = peer(&server, b"lacuna/2", async |_| ());
+    let error = connect(address, server.id()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(
+        error.to_string().contains("another version of the protocol"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn another_key_is_named_with_both_keys() {
+    let (server, pinned) = (Identity::generate(), Identity::generate());
+    let address = peer(&server, b"lacuna/1", async |_| ());
+    let error = connect(address, pinned.id()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongKey);
+    let text = error.to_string();
+    assert!(
+        text.contains(&server.id().to_string()) && text.contains(&pinned.id().to_string()),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_welcome_that_is_none_breaks_the_protocol() {
+    let header = |kind: u16, length: u32| {
+        let mut bytes = length.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&kind.to_le_bytes());
+        bytes.resize(16, 0);
+        bytes
+    };
+    let cases = [
+        vec![0xff; 64],
+        header(Kind::Hello.number(), u32::MAX),
+        header(Kind::Hello.number(), 0),
+        header(Kind::Read.number(), 0),
+        [header(Kind::Hello.number(), 4), vec![0x80; 4]].concat(),
+    ];
+    for bytes in cases {
+        let server = Identity::generate();
+        let sent = bytes.clone();
+        let address = peer(&server, b"lacuna/1", move |connection| {
+            answer_hello(connection, sent.clone())
+        });
+        let error = connect(address, server.id()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{bytes:02x?}: {error}");
+    }
+}
