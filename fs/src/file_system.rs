@@ -256,10 +256,12 @@ impl<R: Remote> FileSystem<R> {
         Ok(facts)
     }
 
-    /// The server told of a change.
+    /// The server told of a change. One that was overtaken by a later look at the volume says nothing new.
     pub fn changed(&self, change: &Change) {
         let volume = self.namespace.lock().volume(change.attr.id);
-        if let Ok(volume) = volume {
+        if let Ok(volume) = volume
+            && change.attr.generation >= volume.attr().generation
+        {
             volume.update(change.attr, change.range);
         }
     }

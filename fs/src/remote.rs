@@ -1,7 +1,7 @@
 //! The one door to a server, as the file system sees it.
 //!
 //! Two things stand behind it: a QUIC session that is made anew when it is lost (`quic`), and a server
-//! in memory for tests (`memory`). Every call ends: the implementation holds the deadline.
+//! in memory for tests (`memory`). A call waits while there is no session: the caller has the deadline.
 
 #[cfg(feature = "quic")]
 pub mod lane;

@@ -1,7 +1,7 @@
 //! One volume of the mount: its attributes, its map, what is being fetched for it.
 //!
 //! Owns the volume's state behind one lock, held for look-ups only, never across IO or a copy of data.
-//! Lock order: `Volume::state`, then the cache's own lock.
+//! Lock order: `Volume::state`, then `Volume::bound` or the cache's own lock.
 //!
 //! Invariants:
 //! * map, attributes and cached data belong to one generation; when the server names another one, what
@@ -26,9 +26,10 @@ use lacuna_transport::id::{Generation, NodeId};
 use lacuna_transport::path::NodePath;
 use lacuna_transport::range::ByteRange;
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::flight::Flight;
-use crate::cache::{BlockCache, CacheKey};
+use crate::cache::{BlockCache, CacheKey, PAGE_BYTES};
 use crate::counters::Counters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::ExtentMap;
@@ -43,19 +44,41 @@ pub struct Shared<R> {
     pub notices: Notices,
     /// How long one operation may take in all; `None` waits for ever (`-o hard`).
     pub deadline: Option<Duration>,
+    /// Pages that reads which wait may pin at once: half of the budget. What a read has gathered stays
+    /// pinned while it waits for the rest, so without this bound many reads could hold all of the budget
+    /// and wait for each other.
+    admitted: Semaphore,
+    admitted_pages_max: u32,
     keys: AtomicU64,
 }
 
 impl<R> Shared<R> {
     pub fn new(remote: R, cache_bytes_max: u64, deadline: Option<Duration>) -> Self {
+        let admitted_pages_max = u32::try_from(cache_bytes_max / PAGE_BYTES / 2)
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let permits = usize::try_from(admitted_pages_max).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
             remote,
             cache: BlockCache::new(cache_bytes_max),
+            admitted: Semaphore::new(permits.min(Semaphore::MAX_PERMITS)),
+            admitted_pages_max,
             counters: Counters::default(),
             notices: Notices::default(),
             deadline,
             keys: AtomicU64::new(0),
         }
+    }
+
+    /// Waits until a read of `bytes` may pin what it gathers.
+    async fn admit(&self, bytes: u64) -> Result<SemaphorePermit<'_>> {
+        // Whole pages, and one more at either end.
+        let pages = u32::try_from(bytes.div_ceil(PAGE_BYTES) + 2).unwrap_or(u32::MAX);
+        let permit = self
+            .admitted
+            .acquire_many(pages.min(self.admitted_pages_max))
+            .await;
+        permit.map_err(|_| Error::new(ErrorKind::Internal, "the mount has ended"))
     }
 
     /// Ends an operation that takes too long.
@@ -110,6 +133,8 @@ struct State {
     map: ExtentMap,
     flights: Vec<Arc<Flight>>,
     opens: u64,
+    /// Opens under way: while there are any, the volume stays bound.
+    opening: u64,
     /// The generation whose pages the kernel may hold.
     kernel_generation: Option<Generation>,
 }
@@ -153,6 +178,7 @@ impl<R: Remote> Volume<R> {
             map,
             flights: Vec::new(),
             opens: 0,
+            opening: 0,
             kernel_generation: None,
         };
         Self {
@@ -192,6 +218,7 @@ impl<R: Remote> Volume<R> {
 
     /// Opens once more. Asks the server each time: what changed behind our back is noticed here.
     pub async fn open(self: &Arc<Self>) -> Result<OpenOutcome> {
+        let _under_way = Opening::begin(self);
         let opening = self.opening.lock().await;
         let path = self.path();
         let id = self.attr().id;
@@ -203,7 +230,6 @@ impl<R: Remote> Volume<R> {
             attr
         };
         if attr.id != id {
-            self.unbind_if_idle();
             return Err(Error::new(
                 ErrorKind::Stale,
                 format!("{path} was replaced at the server"),
@@ -289,11 +315,34 @@ impl<R: Remote> Volume<R> {
         bound.ok_or_else(|| Error::new(ErrorKind::Stale, format!("{} is not open", self.path())))
     }
 
+    /// Lets go of the server's handle once nobody has the volume open or is about to. Checked and done
+    /// under the lock, so that an open that comes meanwhile makes a new one.
     fn unbind_if_idle(&self) {
-        if self.state.lock().opens == 0 {
-            let unbound = self.bound.lock().take();
-            drop(unbound);
-        }
+        let state = self.state.lock();
+        let unbound = if state.opens == 0 && state.opening == 0 {
+            self.bound.lock().take()
+        } else {
+            None
+        };
+        drop(state);
+        drop(unbound);
+    }
+}
+
+/// An open under way, also one that is given up.
+struct Opening<'a, R: Remote>(&'a Volume<R>);
+
+impl<'a, R: Remote> Opening<'a, R> {
+    fn begin(volume: &'a Volume<R>) -> Self {
+        volume.state.lock().opening += 1;
+        Self(volume)
+    }
+}
+
+impl<R: Remote> Drop for Opening<'_, R> {
+    fn drop(&mut self) {
+        self.0.state.lock().opening -= 1;
+        self.0.unbind_if_idle();
     }
 }
 

@@ -181,6 +181,7 @@ impl<R: Remote> Volume<R> {
         readahead: Option<&Mutex<Readahead>>,
         wanted: ByteRange,
     ) -> Result<Gathered> {
+        let _admitted = self.shared.admit(wanted.len()).await?;
         let mut retries = 0;
         loop {
             let (gathered, before) = match readahead {

@@ -237,6 +237,69 @@ async fn the_budget_holds_while_more_is_read_than_fits() {
     }
 }
 
+#[tokio::test]
+async fn many_large_reads_in_a_small_budget_all_end() {
+    // Each read has half of its bytes cached and must wait for room for the rest.
+    let (_, fs, open) = opened(0, |content| content.write(at(0, 32 << 20), 4)).await;
+    let readers: Vec<_> = (0..64_u64)
+        .map(|index| {
+            let fs = Arc::clone(&fs);
+            tokio::spawn(async move {
+                for step in 0..4 {
+                    let start = (index * 7 + step * 3) % 31 << 20;
+                    bytes(&fs, open, at(start, 512 << 10)).await;
+                    assert_eq!(bytes(&fs, open, at(start, 1 << 20)).await.len(), 1 << 20);
+                }
+            })
+        })
+        .collect();
+    for reader in readers {
+        tokio::time::timeout(Duration::from_secs(60), reader)
+            .await
+            .expect("no reader waits for ever")
+            .unwrap();
+    }
+    assert!(fs.shared().cache.bytes() <= CACHE);
+}
+
+#[tokio::test]
+async fn opens_and_closes_that_cross_leave_the_volume_open() {
+    let (_, fs, first) = opened(0, |content| content.write(at(0, 4096), 4)).await;
+    let id = fs.open_volumes()[0].attr().id;
+    let mut held = first;
+    for _ in 0..200 {
+        let opening = tokio::spawn({
+            let fs = Arc::clone(&fs);
+            async move { fs.open(id).await.unwrap().0 }
+        });
+        tokio::task::yield_now().await;
+        fs.close(held);
+        held = opening.await.unwrap();
+        let volume = Arc::clone(&fs.open_volumes()[0]);
+        assert!(volume.bound.lock().is_some(), "an open volume lost its handle");
+    }
+    let volume = Arc::clone(&fs.open_volumes()[0]);
+    fs.close(held);
+    assert!(volume.bound.lock().is_none(), "a closed volume keeps its handle");
+}
+
+#[tokio::test]
+async fn an_event_overtaken_by_a_look_changes_nothing() {
+    let (remote, fs, open) = opened(65536, |content| content.write(at(0, 4096), 1)).await;
+    let old = fs.shared().remote.stat(&path()).await.unwrap();
+    remote.change(&path(), |content| content.write(at(0, 8192), 2));
+    let id = old.id;
+    fs.open(id).await.unwrap();
+    assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![2; 4096]);
+    let before = remote.requests();
+    fs.changed(&crate::remote::Change {
+        attr: old,
+        range: ByteRange::ALL,
+    });
+    assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![2; 4096]);
+    assert_eq!(remote.requests(), before, "what is cached is still good");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Random reads, seeks and changes against the content itself.
@@ -267,7 +330,7 @@ proptest! {
                     }
                     _ => {
                         let end = model.size.min(offset + len).max(offset);
-                        let expected: Vec<u8> = (offset..end).map(|at| model.byte(at)).collect();
+                        let expected = model.bytes(ByteRange::new(offset, end).unwrap());
                         assert_eq!(bytes(&fs, open, at(offset, len)).await, expected);
                     }
                 }
