@@ -1,0 +1,72 @@
+# The rows of bench.sh: row_NAME SYSTEM prints one number, or - where the system cannot do it.
+#
+# Each is called with a fresh mount. $rows lists `NAME|VOLUME|UNIT|TITLE`. Sourced by bench.sh.
+#
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with bench.sh
+
+rows=(
+    "copy|sparse|s|cp --sparse=auto of a sparse volume"
+    "walk|extents|s|walk by SEEK_DATA and SEEK_HOLE"
+    "map|extents|s|qemu-img map"
+    "first|dense|MiB/s|sequential read, first time"
+    "again|dense|MiB/s|sequential read, after reopening"
+    "hole|hole|MiB/s|read of a hole"
+    "random1|dense|1/s|random reads of 4 KiB, one at a time"
+    "random16|dense|1/s|random reads of 4 KiB, 16 threads"
+)
+
+now() {
+    date +%s.%N
+}
+
+elapsed_since() {
+    awk -v start="$1" -v end="$(now)" 'BEGIN { printf "%.6f\n", end - start }'
+}
+
+row_copy() {
+    local start
+    rm -f "$work/copy"
+    start=$(now)
+    cp --sparse=auto "$file" "$work/copy"
+    elapsed_since "$start"
+    # A copy that lost its holes is worth a line.
+    printf '%s\t%s\n' "$1" "$(du --block-size=1M "$work/copy" | cut -f1)" >>"$work/copy-mib"
+    rm -f "$work/copy"
+}
+
+# A file system without lseek says: one extent.
+row_walk() {
+    local seconds extents
+    read -r seconds extents < <("$bin/measure" walk "$file")
+    [ "$extents" -gt 1 ] && echo "$seconds" || echo -
+}
+
+row_map() {
+    local start seconds
+    start=$(now)
+    qemu-img map --output=json -f raw "$file" >"$work/map.json"
+    seconds=$(elapsed_since "$start")
+    [ "$(grep -c '"data": true' "$work/map.json")" -gt 1 ] && echo "$seconds" || echo -
+}
+
+read_rate() {
+    "$bin/measure" read "$file" | awk '{ printf "%.1f\n", $2 / 1048576 / $1 }'
+}
+
+row_first() { read_rate; }
+
+row_again() {
+    read_rate >/dev/null
+    read_rate
+}
+
+row_hole() { read_rate; }
+
+random_rate() {
+    fio --name=random --filename="$file" --readonly --rw=randread --bs=4k --ioengine=psync --thread \
+        --numjobs="$1" --time_based --runtime="$fio_seconds" --group_reporting --norandommap \
+        --minimal --terse-version=3 2>>"$work/fio.log" | cut -d';' -f8
+}
+
+row_random1() { random_rate 1; }
+row_random16() { random_rate 16; }

@@ -1,0 +1,90 @@
+//! Processes of a sandbox, found by the mark in their environment and ended by their number.
+//!
+//! A daemon is no child of the test that caused it, but it inherits the environment; so the mark finds
+//! it whatever it calls itself, and finds nothing that another sandbox started.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The variable that marks the processes of a sandbox with its folder.
+pub const MARK: &str = "LACUNA_SANDBOX";
+
+/// A live process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process(Pid);
+
+impl Process {
+    pub fn new(pid: i32) -> Option<Self> {
+        Pid::from_raw(pid).map(Self)
+    }
+
+    /// Whether it still runs; a zombie does not.
+    pub fn lives(self) -> bool {
+        match fs::read_to_string(self.file("stat")) {
+            Ok(stat) => !stat
+                .rsplit(')')
+                .next()
+                .is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X'])),
+            Err(_) => false,
+        }
+    }
+
+    pub fn send(self, signal: Signal) -> Result<()> {
+        kill_process(self.0, signal).with_context(|| format!("cannot signal process {}", self.0.as_raw_pid()))
+    }
+
+    /// Memory in use now, in bytes (VmRSS).
+    pub fn resident_bytes(self) -> Result<u64> {
+        let status = fs::read_to_string(self.file("status")).context("the process has ended")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .context("no VmRSS")?;
+        let kib: u64 = line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .context("VmRSS is not a number")?;
+        Ok(kib * 1024)
+    }
+
+    fn has_argument(self, argument: &OsStr) -> bool {
+        fs::read(self.file("cmdline")).is_ok_and(|line| {
+            line.split(|byte| *byte == 0)
+                .any(|part| part == argument.as_bytes())
+        })
+    }
+
+    fn is_marked(self, sandbox: &Path) -> bool {
+        let mark = [MARK.as_bytes(), b"=", sandbox.as_os_str().as_bytes()].concat();
+        fs::read(self.file("environ"))
+            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark))
+    }
+
+    fn file(self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.0.as_raw_pid()))
+    }
+}
+
+/// Every live process marked with `sandbox`.
+pub fn of_sandbox(sandbox: &Path) -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| Process::new(entry.ok()?.file_name().to_str()?.parse().ok()?))
+        .filter(|process| process.is_marked(sandbox) && process.lives())
+        .collect()
+}
+
+/// The daemon of `sandbox` that serves `mountpoint`.
+pub fn daemon_of(sandbox: &Path, mountpoint: &Path) -> Option<Process> {
+    of_sandbox(sandbox)
+        .into_iter()
+        .find(|process| process.has_argument(mountpoint.as_os_str()))
+}

@@ -1,0 +1,181 @@
+//! What is fetched, when, and what is kept: cache budget, readahead, page cache, single flight.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use lacuna_tests::compare;
+use lacuna_tests::random::Random;
+use lacuna_tests::rig::Rig;
+use lacuna_tests::samples;
+use rustix::fs::{Advice, fadvise};
+
+use crate::{KIB, MIB};
+
+fn dense(size: u64) -> impl FnOnce(&Path) -> Result<()> {
+    move |dir| samples::write_sparse(&dir.join("volume"), size, 21, [(0, size)])
+}
+
+fn read_all(rig: &Rig) -> Result<()> {
+    let original = File::open(rig.original("volume"))?;
+    compare::same_range(
+        &original,
+        &rig.mount.open("volume")?,
+        0,
+        original.metadata()?.len(),
+    )
+}
+
+fn random_reads_fetch_little(advice: Option<Advice>) -> Result<()> {
+    const READS: u64 = 200;
+    let rig = Rig::filled(dense(256 * MIB))?;
+    let (original, volume) = (File::open(rig.original("volume"))?, rig.mount.open("volume")?);
+    if let Some(advice) = advice {
+        fadvise(&volume, 0, None, advice)?;
+    }
+    let before = rig.mount.settled()?;
+    let mut random = Random::new(22);
+    // Far from each other, in no order: each read has to be fetched by itself.
+    let mut places: Vec<_> = (0..READS)
+        .map(|i| i * MIB + random.below(200) * 4 * KIB)
+        .collect();
+    for i in (1..places.len()).rev() {
+        places.swap(i, usize::try_from(random.below(u64::try_from(i)? + 1))?);
+    }
+    for place in places {
+        compare::same_range(&original, &volume, place, place + 4 * KIB)?;
+    }
+    let after = rig.mount.settled()?;
+    let fetched = after.fetched_bytes - before.fetched_bytes;
+    ensure!(
+        fetched >= READS * 4 * KIB,
+        "{fetched} bytes fetched are less than were read"
+    );
+    ensure!(
+        fetched <= READS * 64 * KIB,
+        "{} bytes fetched for each read of 4 KiB",
+        fetched / READS
+    );
+    Ok(())
+}
+
+#[test]
+fn random_reads_fetch_little_by_default() -> Result<()> {
+    random_reads_fetch_little(None)
+}
+
+#[test]
+fn random_reads_fetch_little_when_announced() -> Result<()> {
+    random_reads_fetch_little(Some(Advice::Random))
+}
+
+#[test]
+fn a_sequential_read_fetches_each_byte_once_in_large_requests() -> Result<()> {
+    let size = 64 * MIB;
+    let rig = Rig::filled(dense(size))?;
+    let before = rig.mount.status()?;
+    read_all(&rig)?;
+    let after = rig.mount.settled()?;
+    assert_eq!(after.fetched_bytes - before.fetched_bytes, size);
+    let requests = after.requests_sent - before.requests_sent;
+    ensure!(requests <= size / (256 * KIB), "{requests} requests for 64 MiB");
+    let received = after.bytes_received - before.bytes_received;
+    ensure!(
+        received >= size && received < size + size / 20,
+        "{received} bytes received for {size}"
+    );
+    Ok(())
+}
+
+/// A second open of an unchanged volume keeps the kernel's pages: the daemon is not asked again.
+#[test]
+fn reopening_keeps_the_page_cache() -> Result<()> {
+    let size = 32 * MIB;
+    let rig = Rig::filled(dense(size))?;
+    read_all(&rig)?;
+    let before = rig.mount.settled()?;
+    read_all(&rig)?;
+    let after = rig.mount.settled()?;
+    assert_eq!(after.fetched_bytes, before.fetched_bytes);
+    let asked = after.cache_bytes_read - before.cache_bytes_read;
+    // The kernel may have dropped some pages for want of memory.
+    ensure!(
+        asked <= size / 10,
+        "{asked} bytes of {size} were asked of the daemon again"
+    );
+    Ok(())
+}
+
+/// Without the kernel's pages the client's own cache answers.
+#[test]
+fn what_is_cached_is_not_fetched_again() -> Result<()> {
+    let size = 16 * MIB;
+    let rig = Rig::filled_with(&["cache=64M"], dense(size))?;
+    let volume = rig.mount.open("volume")?;
+    read_all(&rig)?;
+    let before = rig.mount.settled()?;
+    fadvise(&volume, 0, None, Advice::DontNeed)?;
+    read_all(&rig)?;
+    let after = rig.mount.settled()?;
+    assert_eq!(after.fetched_bytes, before.fetched_bytes);
+    let cached = after.cache_bytes_read - before.cache_bytes_read;
+    ensure!(cached >= size, "{cached} bytes came from the cache");
+    Ok(())
+}
+
+#[test]
+fn the_cache_keeps_its_budget() -> Result<()> {
+    let (size, budget) = (256 * MIB, 16 * MIB);
+    let rig = Rig::filled_with(&["cache=16M"], dense(size))?;
+    assert_eq!(rig.mount.status()?.cache_bytes_max, budget);
+    let (original, volume) = (File::open(rig.original("volume"))?, rig.mount.open("volume")?);
+    for step in 0..32 {
+        compare::same_range(&original, &volume, step * 8 * MIB, (step + 1) * 8 * MIB)?;
+        let status = rig.mount.status()?;
+        ensure!(
+            status.cache_bytes <= budget,
+            "{} bytes are cached",
+            status.cache_bytes
+        );
+    }
+    let status = rig.mount.settled()?;
+    ensure!(
+        status.cache_bytes <= budget,
+        "{} bytes are cached",
+        status.cache_bytes
+    );
+    ensure!(
+        status.cache_bytes > budget / 2,
+        "only {} bytes are cached",
+        status.cache_bytes
+    );
+    Ok(())
+}
+
+/// Eight readers that want the same bytes at once cause one fetch of them.
+#[test]
+fn readers_share_a_fetch() -> Result<()> {
+    let size = 32 * MIB;
+    let rig = Rig::filled(dense(size))?;
+    let start = Barrier::new(8);
+    let read = || -> Result<()> {
+        let volume = crate::open_direct(&rig.volume("volume")).context("reader")?;
+        let mut bytes = crate::aligned(usize::try_from(64 * KIB)?)?;
+        start.wait();
+        (0..size / (64 * KIB)).try_for_each(|step| Ok(volume.read_exact_at(&mut bytes, step * 64 * KIB)?))
+    };
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..8).map(|_| scope.spawn(read)).collect();
+        readers
+            .into_iter()
+            .try_for_each(|reader| reader.join().map_err(|_| anyhow!("a reader panicked"))?)
+    })?;
+    let fetched = rig.mount.settled()?.fetched_bytes;
+    ensure!(fetched >= size, "{fetched} bytes fetched");
+    // O_DIRECT passes by the cache, so in the worst case each reader fetches for itself.
+    ensure!(fetched <= 8 * size, "{fetched} bytes fetched for {size}");
+    Ok(())
+}
