@@ -1,3 +1,5 @@
+//! The allow list: what parses, what is refused, what survives a crash and a neighbour.
+
 use std::thread;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The catalog: who is told of what, and when a volume is forgotten.
+
 use std::io::Write;
 use std::path::Path;
 

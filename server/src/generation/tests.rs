@@ -1,3 +1,5 @@
+//! Generations: the table of the module, row by row, and random histories against their content.
+
 use lacuna_transport::attr::NodeKind;
 use proptest::prelude::*;
 

@@ -35,7 +35,7 @@ fn always(rig: &Rig, name: &Path) -> Result<()> {
     ensure_copy(&rig.original(name), &copy, Space::AtMost)
 }
 
-mod sparse_auto {
+mod auto {
     crate::on_samples!(super::auto: ext4_image random_extents many_extents huge);
 
     #[test]
@@ -44,7 +44,7 @@ mod sparse_auto {
     }
 }
 
-mod sparse_always {
+mod always {
     crate::on_samples!(super::always: ext4_image random_extents many_extents huge);
 
     #[test]
