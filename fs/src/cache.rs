@@ -9,6 +9,7 @@
 
 pub mod budget;
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use lacuna_transport::range::ByteRange;
@@ -63,9 +64,27 @@ impl Fragment {
 /// Fragments of one block, in order, without overlap.
 type Block = Vec<Arc<Fragment>>;
 
+/// Blocks by age, and by volume, so that dropping what is cached of one does not look at all others.
+#[derive(Debug)]
+struct Blocks {
+    by_age: LruCache<(CacheKey, u64), Block>,
+    by_volume: HashMap<CacheKey, BTreeSet<u64>>,
+}
+
+impl Blocks {
+    fn forget(&mut self, key: CacheKey, block: u64) {
+        if let Some(blocks) = self.by_volume.get_mut(&key) {
+            blocks.remove(&block);
+            if blocks.is_empty() {
+                self.by_volume.remove(&key);
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct BlockCache {
-    blocks: Mutex<LruCache<(CacheKey, u64), Block>>,
+    blocks: Mutex<Blocks>,
     budget: Budget,
 }
 
@@ -73,7 +92,10 @@ impl BlockCache {
     /// A cache that never holds more than `bytes_max`, rounded down to pages.
     pub fn new(bytes_max: u64) -> Self {
         Self {
-            blocks: Mutex::new(LruCache::unbounded()),
+            blocks: Mutex::new(Blocks {
+                by_age: LruCache::unbounded(),
+                by_volume: HashMap::new(),
+            }),
             budget: Budget::new(bytes_max),
         }
     }
@@ -95,7 +117,7 @@ impl BlockCache {
         while at < range.end() {
             let rest = range.split_at(at).1;
             let within = rest.intersect(ByteRange::at_saturating(block_of(at) * BLOCK_BYTES, BLOCK_BYTES));
-            let block = blocks.get(&(key, block_of(at)));
+            let block = blocks.by_age.get(&(key, block_of(at)));
             for fragment in block.into_iter().flatten() {
                 let found = fragment.range.intersect(within);
                 if found.is_empty() || found.end() <= at {
@@ -114,7 +136,9 @@ impl BlockCache {
     /// Adds a fragment. Where something is already there, it stays.
     pub fn insert(&self, key: CacheKey, fragment: Arc<Fragment>) {
         let mut blocks = self.blocks.lock();
-        let block = blocks.get_or_insert_mut((key, block_of(fragment.range.start())), Vec::new);
+        let number = block_of(fragment.range.start());
+        blocks.by_volume.entry(key).or_default().insert(number);
+        let block = blocks.by_age.get_or_insert_mut((key, number), Vec::new);
         if block.iter().all(|other| !other.range.overlaps(fragment.range)) {
             let place = block.partition_point(|other| other.range.start() < fragment.range.start());
             block.insert(place, fragment);
@@ -126,14 +150,23 @@ impl BlockCache {
 
     /// Drops what is cached of `range`, whole blocks at a time.
     pub fn remove(&self, key: CacheKey, range: ByteRange) {
+        if range.is_empty() {
+            return;
+        }
         let mut blocks = self.blocks.lock();
-        let touched = |block: u64| ByteRange::at_saturating(block * BLOCK_BYTES, BLOCK_BYTES).overlaps(range);
-        let keys: Vec<_> = blocks
-            .iter()
-            .map(|(key, _)| *key)
-            .filter(|(owner, block)| *owner == key && touched(*block))
+        let numbers = block_of(range.start())..=block_of(range.end() - 1);
+        let found = blocks
+            .by_volume
+            .get(&key)
+            .map(|own| own.range(numbers).copied().collect::<Vec<_>>());
+        let dropped: Vec<_> = found
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|number| {
+                blocks.forget(key, number);
+                blocks.by_age.pop(&(key, number))
+            })
             .collect();
-        let dropped: Vec<_> = keys.iter().filter_map(|key| blocks.pop(key)).collect();
         drop(blocks);
         drop(dropped);
     }
@@ -150,16 +183,36 @@ impl BlockCache {
         }
     }
 
-    /// Room for `bytes` if eviction alone can make it.
+    /// Room for `bytes` if eviction can make it: what others are fetching or reading stays theirs.
     pub fn try_reserve(&self, bytes: u64) -> Option<Reservation> {
         loop {
             if let Some(share) = self.budget.try_take(bytes) {
                 return Some(share);
             }
             // Dropped outside of the lock: a fragment gives back its share by itself.
-            let evicted = self.blocks.lock().pop_lru();
+            let evicted = self.evict();
             evicted?;
         }
+    }
+
+    /// As [`Self::try_reserve`], but gives up where that would throw away much more than it needs,
+    /// because most of the budget is in use: for prefetches.
+    pub fn try_reserve_gently(&self, bytes: u64) -> Option<Reservation> {
+        let blocks_max = bytes.div_ceil(PAGE_BYTES) + 1;
+        for _ in 0..blocks_max {
+            if let Some(share) = self.budget.try_take(bytes) {
+                return Some(share);
+            }
+            self.evict()?;
+        }
+        self.budget.try_take(bytes)
+    }
+
+    fn evict(&self) -> Option<Block> {
+        let mut blocks = self.blocks.lock();
+        let ((key, number), block) = blocks.by_age.pop_lru()?;
+        blocks.forget(key, number);
+        Some(block)
     }
 }
 

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lacuna_transport::attr::{Attr, NodeKind, Space};
 use lacuna_transport::id::NodeId;
@@ -32,6 +32,9 @@ const IDLE_MAP_RUNS_MAX: usize = 4 << 20;
 /// Volumes that nobody has open and whose maps are kept.
 const IDLE_MAPS_MAX: usize = 4096;
 
+/// Runs of a map that may be freed on the thread that answers the kernel: less than a millisecond.
+const FREED_INLINE_RUNS_MAX: usize = 8192;
+
 /// A number the kernel gives back with each call on an open volume or folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OpenId(pub u64);
@@ -44,12 +47,59 @@ pub struct OpenVolume<R: Remote> {
 }
 
 /// The names of an open folder, as they were when reading it began.
-pub type Listing = Arc<Vec<(NodeName, Attr)>>;
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub folder: NodeId,
+    pub names: Arc<Vec<(NodeName, Attr)>>,
+    /// When they were asked for: their attributes are as old.
+    pub asked: Instant,
+}
 
 #[derive(Debug)]
 struct OpenFolder {
     id: NodeId,
     listing: tokio::sync::Mutex<Option<Listing>>,
+}
+
+/// Closed volumes whose maps are kept, with the runs of each, and of all.
+#[derive(Debug)]
+struct IdleMaps<R: Remote> {
+    by_age: LruCache<NodeId, (Arc<Volume<R>>, usize)>,
+    runs: usize,
+}
+
+impl<R: Remote> IdleMaps<R> {
+    fn remove(&mut self, id: NodeId) {
+        if let Some((_, runs)) = self.by_age.pop(&id) {
+            self.runs -= runs;
+        }
+    }
+
+    /// Adds one and gives back those that must go to keep the bounds.
+    fn put(&mut self, volume: &Arc<Volume<R>>) -> Vec<Arc<Volume<R>>> {
+        let (id, runs) = (volume.attr().id, volume.map_runs());
+        self.remove(id);
+        self.by_age.put(id, (Arc::clone(volume), runs));
+        self.runs += runs;
+        let mut dropped = Vec::new();
+        while self.runs > IDLE_MAP_RUNS_MAX || self.by_age.len() > IDLE_MAPS_MAX {
+            let Some((_, (oldest, runs))) = self.by_age.pop_lru() else {
+                break;
+            };
+            self.runs -= runs;
+            dropped.push(oldest);
+        }
+        dropped
+    }
+}
+
+/// Frees the map of a volume that nobody has open; a large one not on the thread that answers the kernel.
+fn free<R: Remote>(volume: Arc<Volume<R>>) {
+    if volume.map_runs() > FREED_INLINE_RUNS_MAX {
+        tokio::task::spawn_blocking(move || volume.forget_map());
+    } else {
+        volume.forget_map();
+    }
 }
 
 #[derive(Debug)]
@@ -58,7 +108,7 @@ pub struct FileSystem<R: Remote> {
     namespace: Mutex<Namespace<R>>,
     volumes: Mutex<HashMap<OpenId, Arc<OpenVolume<R>>>>,
     folders: Mutex<HashMap<OpenId, Arc<OpenFolder>>>,
-    idle_maps: Mutex<LruCache<NodeId, Arc<Volume<R>>>>,
+    idle_maps: Mutex<IdleMaps<R>>,
     next_open: AtomicU64,
 }
 
@@ -70,7 +120,10 @@ impl<R: Remote> FileSystem<R> {
             namespace: Mutex::new(Namespace::new(root)),
             volumes: Mutex::default(),
             folders: Mutex::default(),
-            idle_maps: Mutex::new(LruCache::unbounded()),
+            idle_maps: Mutex::new(IdleMaps {
+                by_age: LruCache::unbounded(),
+                runs: 0,
+            }),
             next_open: AtomicU64::new(1),
         }
     }
@@ -90,23 +143,33 @@ impl<R: Remote> FileSystem<R> {
         Ok(self.freshest(attr))
     }
 
+    /// The kernel dropped references. Call it within the runtime: large maps are freed elsewhere.
     pub fn forget(&self, id: NodeId, lookups: u64) {
-        let last = self.namespace.lock().forget(id, lookups);
-        if last {
-            self.idle_maps.lock().pop(&id);
+        let forgotten = self.namespace.lock().forget(id, lookups);
+        if let Some(volume) = forgotten {
+            self.idle_maps.lock().remove(id);
+            free(volume);
         }
     }
 
     /// Attributes of a volume that is open, without asking: events keep them true.
     pub fn attr_now(&self, id: NodeId) -> Option<Attr> {
-        self.namespace.lock().volume(id).ok()?.attr_if_open()
+        self.namespace.lock().volume(id).ok()?.attr_if_followed()
     }
 
     pub async fn attr(&self, id: NodeId) -> Result<Attr> {
-        let (path, volume) = {
+        let (path, open) = {
             let namespace = self.namespace.lock();
-            (namespace.path(id)?, namespace.volume(id).ok())
+            (
+                namespace.path(id)?,
+                namespace.volume(id).ok().filter(|volume| volume.is_open()),
+            )
         };
+        if let Some(volume) = open {
+            // Its name may be gone; the handle is not.
+            self.within("getattr", volume.resync()).await?;
+            return Ok(volume.attr());
+        }
         let attr = self.within("getattr", self.shared.remote.stat(&path)).await?;
         if id == NodeId::ROOT {
             return Ok(Attr { id, ..attr });
@@ -117,17 +180,15 @@ impl<R: Remote> FileSystem<R> {
                 format!("{path} was replaced at the server"),
             ));
         }
-        if let Some(volume) = volume {
-            volume.update(attr, ByteRange::ALL);
-        }
-        Ok(attr)
+        Ok(self.freshest(attr))
     }
 
     /// Opens a volume. The answer tells if the kernel's pages of it are still good.
     pub async fn open(&self, id: NodeId) -> Result<(OpenId, bool)> {
         let volume = self.namespace.lock().volume(id)?;
         let outcome = self.within("open", volume.open()).await?;
-        self.idle_maps.lock().pop(&id);
+        self.shared.notices.delivered(id).await;
+        self.idle_maps.lock().remove(id);
         let readahead = Mutex::new(Readahead::new(self.shared.cache.bytes_max()));
         let open = self.new_open();
         self.volumes
@@ -144,13 +205,9 @@ impl<R: Remote> FileSystem<R> {
         if !closed.volume.close() {
             return;
         }
-        let mut idle = self.idle_maps.lock();
-        idle.put(closed.volume.attr().id, Arc::clone(&closed.volume));
-        let mut runs: usize = idle.iter().map(|(_, volume)| volume.map_runs()).sum();
-        while runs > IDLE_MAP_RUNS_MAX || idle.len() > IDLE_MAPS_MAX {
-            let Some((_, oldest)) = idle.pop_lru() else { break };
-            runs -= oldest.map_runs();
-            oldest.forget_map();
+        let dropped = self.idle_maps.lock().put(&closed.volume);
+        for volume in dropped {
+            free(volume);
         }
     }
 
@@ -207,23 +264,38 @@ impl<R: Remote> FileSystem<R> {
 
     /// The names of an open folder. Asked anew at `afresh` (offset 0: opendir, rewinddir), so that one
     /// pass over it sees one moment.
-    pub async fn listing(&self, open: OpenId, afresh: bool) -> Result<(NodeId, Listing)> {
+    pub async fn listing(&self, open: OpenId, afresh: bool) -> Result<Listing> {
         let folder = self.folders.lock().get(&open).cloned();
         let folder = folder.ok_or_else(|| Error::new(ErrorKind::Stale, "the folder is not open"))?;
-        let mut listing = folder.listing.lock().await;
-        let names = match &*listing {
-            Some(names) if !afresh => Arc::clone(names),
+        let mut slot = folder.listing.lock().await;
+        let listing = match &*slot {
+            Some(listing) if !afresh => listing.clone(),
             _ => {
+                let asked = Instant::now();
                 let path = self.namespace.lock().path(folder.id)?;
-                Arc::new(self.within("readdir", self.shared.remote.list(&path)).await?)
+                let names = Arc::new(self.within("readdir", self.shared.remote.list(&path)).await?);
+                Listing {
+                    folder: folder.id,
+                    names,
+                    asked,
+                }
             }
         };
-        *listing = Some(Arc::clone(&names));
-        Ok((folder.id, names))
+        *slot = Some(listing.clone());
+        Ok(listing)
     }
 
-    /// The kernel was given an entry of a listing together with its attributes.
-    pub fn entry_given(&self, parent: NodeId, name: &NodeName, attr: &Attr) -> Attr {
+    /// The attributes to show for an entry of a listing: newer ones, of a volume that is open.
+    pub fn entry_attr(&self, attr: &Attr) -> Attr {
+        let volume = self.namespace.lock().volume(attr.id).ok();
+        volume
+            .and_then(|volume| volume.attr_if_followed())
+            .unwrap_or(*attr)
+    }
+
+    /// The kernel was given an entry of a listing together with attributes; it holds one more reference.
+    /// What a volume is known to be stays: a listing may be older.
+    pub fn entry_given(&self, parent: NodeId, name: &NodeName, attr: &Attr) {
         let path = self
             .namespace
             .lock()
@@ -233,7 +305,6 @@ impl<R: Remote> FileSystem<R> {
         if let Some(path) = path {
             self.remember(path, attr);
         }
-        self.freshest(*attr)
     }
 
     pub async fn space(&self) -> Result<Space> {
@@ -256,12 +327,10 @@ impl<R: Remote> FileSystem<R> {
         Ok(facts)
     }
 
-    /// The server told of a change. One that was overtaken by a later look at the volume says nothing new.
+    /// The server told of a change.
     pub fn changed(&self, change: &Change) {
         let volume = self.namespace.lock().volume(change.attr.id);
-        if let Ok(volume) = volume
-            && change.attr.generation >= volume.attr().generation
-        {
+        if let Ok(volume) = volume {
             volume.update(change.attr, change.range);
         }
     }
@@ -272,7 +341,7 @@ impl<R: Remote> FileSystem<R> {
             .lock()
             .volumes()
             .into_iter()
-            .filter(|volume| volume.attr_if_open().is_some())
+            .filter(|volume| volume.is_open())
             .collect()
     }
 
@@ -284,12 +353,12 @@ impl<R: Remote> FileSystem<R> {
         self.namespace.lock().remember(path, attr, &self.shared);
     }
 
-    /// The attributes just seen; of a volume they are taken in, so that its map goes with them.
+    /// Takes in attributes that were just asked for, and gives the newest there are.
     fn freshest(&self, attr: Attr) -> Attr {
-        if let Ok(volume) = self.namespace.lock().volume(attr.id) {
-            volume.update(attr, ByteRange::ALL);
-        }
-        attr
+        let volume = self.namespace.lock().volume(attr.id);
+        let Ok(volume) = volume else { return attr };
+        volume.update(attr, ByteRange::ALL);
+        volume.attr_if_followed().unwrap_or(attr)
     }
 
     fn open_volume(&self, open: OpenId) -> Result<Arc<OpenVolume<R>>> {

@@ -28,12 +28,28 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // A daemon's parent reads its standard output, and prints it for the user.
+            let text = one_line(&error);
             if std::env::var_os(DAEMON_ENV).is_some() {
-                println!("{error:#}");
+                println!("{text}");
             } else {
-                eprintln!("lacuna: {error:#}");
+                eprintln!("lacuna: {text}");
             }
             ExitCode::from(EXIT_FAILURE)
         }
     }
+}
+
+/// The error and its causes, each said once: some errors name their source in their own text.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = if text.is_empty() {
+                cause
+            } else {
+                format!("{text}: {cause}")
+            };
+        }
+    }
+    text.replace('\n', " ")
 }

@@ -82,7 +82,7 @@ impl MountOptions {
 
 /// Options that say something to others than us, or what is the case anyway.
 fn is_foreign(name: &str) -> bool {
-    const FOREIGN: [&str; 22] = [
+    const FOREIGN: &[&str] = &[
         "ro",
         "rw",
         "defaults",
@@ -96,15 +96,31 @@ fn is_foreign(name: &str) -> bool {
         "_netdev",
         "nofail",
         "nosuid",
+        "suid",
         "nodev",
+        "dev",
+        "sync",
+        "async",
+        "dirsync",
         "atime",
         "noatime",
         "relatime",
         "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "lazytime",
+        "nolazytime",
         "diratime",
         "nodiratime",
+        "iversion",
+        "noiversion",
+        "mand",
+        "nomand",
+        "silent",
+        "loud",
+        "symfollow",
+        "nosymfollow",
         "comment",
-        "dev",
     ];
     FOREIGN.contains(&name) || name.starts_with("x-") || name.starts_with("X-")
 }

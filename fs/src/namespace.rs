@@ -79,17 +79,15 @@ impl<R: Remote> Namespace<R> {
         node.path = path;
     }
 
-    /// The kernel dropped `lookups` references; true if those were the last. The root stays.
-    pub fn forget(&mut self, id: NodeId, lookups: u64) -> bool {
-        let Some(node) = self.nodes.get_mut(&id).filter(|_| id != NodeId::ROOT) else {
-            return false;
-        };
+    /// The kernel dropped `lookups` references. If those were the last, the node goes; its volume is given
+    /// back, to be dropped outside of the lock. The root stays.
+    pub fn forget(&mut self, id: NodeId, lookups: u64) -> Option<Arc<Volume<R>>> {
+        let node = self.nodes.get_mut(&id).filter(|_| id != NodeId::ROOT)?;
         node.lookups = node.lookups.saturating_sub(lookups);
-        let last = node.lookups == 0;
-        if last {
-            self.nodes.remove(&id);
+        if node.lookups > 0 {
+            return None;
         }
-        last
+        self.nodes.remove(&id)?.volume
     }
 
     /// A volume the kernel knows.

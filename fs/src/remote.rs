@@ -14,14 +14,40 @@ pub mod quic;
 pub mod session;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use lacuna_transport::attr::{Attr, Space};
 use lacuna_transport::id::{Generation, NodeId};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::map_page::MapPage;
+use parking_lot::Mutex;
 
 use crate::error::Result;
+
+/// The path of a volume; it changes when the volume is found under another name.
+#[derive(Clone, Debug)]
+pub struct SharedPath(Arc<Mutex<NodePath>>);
+
+impl SharedPath {
+    pub fn new(path: NodePath) -> Self {
+        Self(Arc::new(Mutex::new(path)))
+    }
+
+    pub fn path(&self) -> NodePath {
+        self.0.lock().clone()
+    }
+
+    pub fn set(&self, path: NodePath) {
+        *self.0.lock() = path;
+    }
+}
+
+impl std::fmt::Display for SharedPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.lock().fmt(f)
+    }
+}
 
 /// A server, or what stands for one.
 pub trait Remote: Send + Sync + 'static {
@@ -34,8 +60,16 @@ pub trait Remote: Send + Sync + 'static {
     /// All names of a folder, in byte order.
     fn list(&self, path: &NodePath) -> impl Future<Output = Result<Vec<(NodeName, Attr)>>> + Send;
 
-    /// Opens; fails with `Stale` if `path` is not the node `id` any more.
-    fn open(&self, path: &NodePath, id: NodeId) -> impl Future<Output = Result<(Self::Volume, Attr)>> + Send;
+    /// Opens; fails with `Stale` if `path` is not the node `id` any more. The path is kept for opening
+    /// again in a later session.
+    fn open(
+        &self,
+        path: &SharedPath,
+        id: NodeId,
+    ) -> impl Future<Output = Result<(Self::Volume, Attr)>> + Send;
+
+    /// Attributes of an open volume, whatever became of its name.
+    fn stat_open(&self, volume: &Self::Volume) -> impl Future<Output = Result<Attr>> + Send;
 
     /// Fills `buffers` with the bytes from the ranges, in order: both are the same number of bytes.
     /// What lies past the end of the volume is zero. At most one wire read, see `wire::read`.

@@ -14,26 +14,30 @@
 
 pub mod flight;
 pub mod map;
+pub mod notices;
 pub mod read;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lacuna_transport::attr::{Attr, NodeKind};
-use lacuna_transport::id::{Generation, NodeId};
+use lacuna_transport::id::Generation;
 use lacuna_transport::path::NodePath;
 use lacuna_transport::range::ByteRange;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::flight::Flight;
+use self::notices::Notices;
 use crate::cache::{BlockCache, CacheKey, PAGE_BYTES};
 use crate::counters::Counters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::ExtentMap;
-use crate::remote::Remote;
+use crate::remote::{Remote, SharedPath};
+
+/// Fetches of one volume at once: half of the lanes.
+const FETCHES_MAX: usize = 32;
 
 /// What all volumes of a mount share.
 #[derive(Debug)]
@@ -93,40 +97,6 @@ impl<R> Shared<R> {
     }
 }
 
-/// Volumes whose kernel caches are out of date, until the notifier thread took them. A set: bounded by
-/// the number of open volumes, and a volume that changes often is notified once.
-#[derive(Debug, Default)]
-pub struct Notices {
-    pending: Mutex<(BTreeSet<NodeId>, bool)>,
-    arrived: Condvar,
-}
-
-impl Notices {
-    pub fn post(&self, id: NodeId) {
-        self.pending.lock().0.insert(id);
-        self.arrived.notify_one();
-    }
-
-    /// Waits for the next one; `None` once closed.
-    pub fn take(&self) -> Option<NodeId> {
-        let mut pending = self.pending.lock();
-        loop {
-            if pending.1 {
-                return None;
-            }
-            if let Some(id) = pending.0.pop_first() {
-                return Some(id);
-            }
-            self.arrived.wait(&mut pending);
-        }
-    }
-
-    pub fn close(&self) {
-        self.pending.lock().1 = true;
-        self.arrived.notify_all();
-    }
-}
-
 #[derive(Debug)]
 struct State {
     attr: Attr,
@@ -135,12 +105,15 @@ struct State {
     opens: u64,
     /// Opens under way: while there are any, the volume stays bound.
     opening: u64,
+    /// The server tells of changes since these attributes: an answer of an older generation was overtaken
+    /// on its way. Not so while closed, or after a reconnect until the volume was looked at again.
+    followed: bool,
     /// The generation whose pages the kernel may hold.
     kernel_generation: Option<Generation>,
 }
 
 pub struct Volume<R: Remote> {
-    path: Mutex<NodePath>,
+    path: SharedPath,
     key: CacheKey,
     shared: Arc<Shared<R>>,
     state: Mutex<State>,
@@ -148,6 +121,8 @@ pub struct Volume<R: Remote> {
     bound: Mutex<Option<Arc<R::Volume>>>,
     /// Held while opening, so that two first opens make one handle.
     opening: tokio::sync::Mutex<()>,
+    /// Fetches of this volume under way: one that hangs at the server leaves lanes to the others.
+    fetches: Semaphore,
     /// Held while a single page of the map is fetched.
     map_fetch: tokio::sync::Mutex<()>,
 }
@@ -155,7 +130,7 @@ pub struct Volume<R: Remote> {
 impl<R: Remote> std::fmt::Debug for Volume<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Volume")
-            .field("path", &self.path.lock())
+            .field("path", &self.path)
             .finish_non_exhaustive()
     }
 }
@@ -179,15 +154,17 @@ impl<R: Remote> Volume<R> {
             flights: Vec::new(),
             opens: 0,
             opening: 0,
+            followed: false,
             kernel_generation: None,
         };
         Self {
-            path: Mutex::new(path),
+            path: SharedPath::new(path),
             key,
             shared,
             state: Mutex::new(state),
             bound: Mutex::new(None),
             opening: tokio::sync::Mutex::new(()),
+            fetches: Semaphore::new(FETCHES_MAX),
             map_fetch: tokio::sync::Mutex::new(()),
         }
     }
@@ -196,19 +173,28 @@ impl<R: Remote> Volume<R> {
         self.state.lock().attr
     }
 
-    /// Attributes kept true by events: only while the volume is open.
-    pub fn attr_if_open(&self) -> Option<Attr> {
+    /// Attributes kept true by events: only while the volume is open and followed.
+    pub fn attr_if_followed(&self) -> Option<Attr> {
         let state = self.state.lock();
-        (state.opens > 0).then_some(state.attr)
+        (state.opens > 0 && state.followed).then_some(state.attr)
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.state.lock().opens > 0
+    }
+
+    /// There is a new session: events may have been missed, and its numbers may be lower.
+    pub fn unfollow(&self) {
+        self.state.lock().followed = false;
     }
 
     pub fn path(&self) -> NodePath {
-        self.path.lock().clone()
+        self.path.path()
     }
 
     /// The volume was found under another name.
     pub fn set_path(&self, path: NodePath) {
-        *self.path.lock() = path;
+        self.path.set(path);
     }
 
     /// Runs of the map held in memory.
@@ -225,7 +211,7 @@ impl<R: Remote> Volume<R> {
         let attr = if self.bound.lock().is_some() {
             self.shared.remote.stat(&path).await?
         } else {
-            let (volume, attr) = self.shared.remote.open(&path, id).await?;
+            let (volume, attr) = self.shared.remote.open(&self.path, id).await?;
             *self.bound.lock() = Some(Arc::new(volume));
             attr
         };
@@ -239,6 +225,7 @@ impl<R: Remote> Volume<R> {
         let (outcome, incomplete) = {
             let mut state = self.state.lock();
             state.opens += 1;
+            state.followed = true;
             let keep_cache = state.kernel_generation == Some(state.attr.generation);
             state.kernel_generation = Some(state.attr.generation);
             (OpenOutcome { keep_cache }, state.map.first_unknown(0).is_some())
@@ -274,6 +261,9 @@ impl<R: Remote> Volume<R> {
     /// is dropped and the kernel told.
     pub fn update(&self, attr: Attr, range: ByteRange) {
         let mut state = self.state.lock();
+        if state.followed && attr.generation < state.attr.generation {
+            return;
+        }
         let changed = attr.generation != state.attr.generation;
         let resized = attr.size != state.attr.size;
         state.attr = attr;
@@ -288,25 +278,19 @@ impl<R: Remote> Volume<R> {
         }
         state.flights.retain(|flight| !flight.go_stale(range));
         self.shared.cache.remove(self.key, range);
-        tracing::debug!(volume = %self.path.lock(), generation = attr.generation.0, %range, "changed at the server");
-        // The kernel is told on another thread, in its own time: an open that comes first must not keep
-        // its pages, so `kernel_generation` stays what it was.
-        if state.opens > 0 {
-            drop(state);
-            self.shared.notices.post(attr.id);
-        }
+        tracing::debug!(volume = %self.path, generation = attr.generation.0, %range, "changed at the server");
+        // The kernel may still hold pages and attributes, also of a volume that nobody has open. It is told
+        // on another thread: an open that comes first must not keep its pages, so `kernel_generation`
+        // stays what it was.
+        drop(state);
+        self.shared.notices.post(attr.id);
     }
 
-    /// Asks the server for the attributes and takes them in.
-    async fn resync(&self) -> Result<()> {
-        let attr = self.shared.remote.stat(&self.path()).await?;
-        if attr.id != self.attr().id {
-            return Err(Error::new(
-                ErrorKind::Stale,
-                format!("{} was replaced at the server", self.path()),
-            ));
-        }
+    /// Looks at the open volume again, whatever became of its name, and takes in what changed.
+    pub async fn resync(&self) -> Result<()> {
+        let attr = self.shared.remote.stat_open(&*self.bound()?).await?;
         self.update(attr, ByteRange::ALL);
+        self.state.lock().followed = true;
         Ok(())
     }
 
@@ -318,12 +302,12 @@ impl<R: Remote> Volume<R> {
     /// Lets go of the server's handle once nobody has the volume open or is about to. Checked and done
     /// under the lock, so that an open that comes meanwhile makes a new one.
     fn unbind_if_idle(&self) {
-        let state = self.state.lock();
-        let unbound = if state.opens == 0 && state.opening == 0 {
-            self.bound.lock().take()
-        } else {
-            None
-        };
+        let mut state = self.state.lock();
+        let mut unbound = None;
+        if state.opens == 0 && state.opening == 0 {
+            state.followed = false;
+            unbound = self.bound.lock().take();
+        }
         drop(state);
         drop(unbound);
     }

@@ -68,5 +68,9 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// From the first packet to a finished hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// From a request to the first byte of each frame of its reply: frees the lane of one that hangs.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Lanes that reads leave to other requests, so that a hung volume does not hold up the names of others.
+pub const LANES_KEPT: u32 = 8;
 /// From the first to the last byte of one request, and for one write of a reply to make progress.
 pub const LANE_STALL_TIMEOUT: Duration = Duration::from_secs(30);

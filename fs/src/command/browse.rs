@@ -14,8 +14,8 @@ use super::connect::{block_on, connect, with_deadline};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::mount_options::TIMEOUT_DEFAULT;
-use crate::remote::Remote;
 use crate::remote::quic::QuicRemote;
+use crate::remote::{Remote, SharedPath};
 use crate::state::StateDir;
 
 #[derive(Debug, Args)]
@@ -134,7 +134,7 @@ async fn extents_of(remote: &QuicRemote, path: &NodePath) -> Result<Vec<Extent>>
             format!("{path} is a folder; a map is of a volume"),
         ));
     }
-    let (volume, _) = remote.open(path, attr.id).await?;
+    let (volume, _) = remote.open(&SharedPath::new(path.clone()), attr.id).await?;
     let mut extents: Vec<Extent> = Vec::new();
     let mut generations = Vec::new();
     remote

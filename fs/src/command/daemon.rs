@@ -1,5 +1,6 @@
 //! The life of a mount: connect, mount, serve, unmount.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,24 +8,25 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use lacuna_transport::attr::NodeKind;
-use lacuna_transport::range::ByteRange;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use super::connect::connect;
+use super::connect::{connect, with_deadline};
 use super::mount::{DAEMON_ENV, READY};
 use crate::control::ControlSocket;
+use crate::error::ErrorKind;
 use crate::file_system::FileSystem;
 use crate::fuse::adapter::Adapter;
 use crate::fuse::mount::{self, MountGuard, MountRequest};
 use crate::fuse::notify;
 use crate::location::Location;
-use crate::mount_options::MountOptions;
+use crate::mount_options::{MountOptions, TIMEOUT_DEFAULT};
 use crate::remote::Remote;
 use crate::remote::link::{Event, Link};
 use crate::remote::quic::QuicRemote;
 use crate::state::StateDir;
 use crate::status::{MountName, MountStatus};
+use crate::volume::Volume;
 
 /// Threads for everything that is not the FUSE reader.
 const WORKERS: usize = 2;
@@ -32,6 +34,13 @@ const WORKERS: usize = 2;
 const LINGER: Duration = Duration::from_secs(5);
 /// How long saying goodbye to the server may take.
 const GOODBYE: Duration = Duration::from_secs(2);
+
+/// After a reconnect: how long one look at a volume may take, and the pause before the next try.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Letters of a mountpoint in the name of its log.
+const LOG_NAME_LETTERS: usize = 60;
 
 /// What to mount where.
 #[derive(Debug)]
@@ -44,9 +53,26 @@ pub struct Job {
     pub options: MountOptions,
 }
 
-/// A file name for the log of a mount.
+/// A file name that stands for a mountpoint: readable, short, and its own.
 pub fn log_name(mountpoint: &Path) -> String {
-    mountpoint.to_string_lossy().trim_matches('/').replace('/', "-")
+    let mut hasher = DefaultHasher::new();
+    mountpoint.hash(&mut hasher);
+    let text = mountpoint.to_string_lossy();
+    let letters = text.trim_matches('/').chars().map(|letter| {
+        if letter.is_ascii_alphanumeric() {
+            letter
+        } else {
+            '-'
+        }
+    });
+    let tail: String = letters
+        .rev()
+        .take(LOG_NAME_LETTERS)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect();
+    format!("{tail}-{:016x}", hasher.finish())
 }
 
 /// Serves a mount until it is unmounted or told to end.
@@ -69,10 +95,8 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     let (link, events) = connect(state, &job.location).await?;
     let remote = QuicRemote::new(Arc::clone(&link));
     let root = &job.location.path;
-    let attr = remote
-        .stat(root)
-        .await
-        .with_context(|| format!("cannot mount {}", job.location))?;
+    let attr = with_deadline(tokio::time::timeout(TIMEOUT_DEFAULT, remote.stat(root)).await);
+    let attr = attr.with_context(|| format!("cannot mount {}", job.location))?;
     if attr.kind != NodeKind::Folder {
         bail!(
             "{} is a volume: mount the folder it is in, and find it there as a file",
@@ -85,7 +109,13 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
         job.options.cache_bytes,
         job.options.timeout,
     ));
-    let control = ControlSocket::bind(&state.mounts()?).context("cannot open the control socket")?;
+    let mounts = state.mounts()?;
+    let control = ControlSocket::bind(&mounts).with_context(|| {
+        format!(
+            "cannot open the control socket in {} (is the path too long? see --state)",
+            mounts.display()
+        )
+    })?;
 
     let request = MountRequest {
         source: job.source.clone(),
@@ -96,7 +126,15 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
             .unwrap_or(rustix::process::geteuid().is_root()),
         noexec: job.options.noexec,
     };
+    // From here on a signal must not end us without unmounting.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    // Two mounts at one place, at once: the second finds the first.
+    let claim = claim(&mounts, &job.mountpoint)?;
+    mount::check_mountpoint(&job.mountpoint)?;
     let device = mount::mount(&request)?;
+    drop(claim);
     let guard = MountGuard::new(&job.mountpoint);
     let adapter = Adapter::new(Arc::clone(&fs), tokio::runtime::Handle::current());
     let mut ended = start_fuse(adapter, device, &fs)?;
@@ -114,9 +152,6 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     let status = status_of(name, Arc::clone(&link), Arc::clone(&fs));
     say_ready(daemon)?;
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     let mut serving = true;
     let result = tokio::select! {
         result = &mut ended => {
@@ -144,6 +179,17 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     }
     drop(control);
     result
+}
+
+/// Holds the mountpoint against other mounts of this state folder until dropped.
+fn claim(mounts: &Path, mountpoint: &Path) -> anyhow::Result<std::fs::File> {
+    let path = mounts.join(format!("{}.lock", log_name(mountpoint)));
+    let open = || {
+        let file = std::fs::File::create(&path)?;
+        file.lock()?;
+        std::io::Result::Ok(file)
+    };
+    open().with_context(|| format!("cannot lock {}", path.display()))
 }
 
 /// Serves FUSE requests on threads of their own; the receiver tells when that ended.
@@ -194,23 +240,35 @@ async fn follow(fs: &Arc<FileSystem<QuicRemote>>, mut events: mpsc::Receiver<Eve
         match event {
             Event::Changed(change) => fs.changed(&change),
             Event::Reconnected => {
-                // Changes may have been missed: look at every open volume again, in the background.
-                let fs = Arc::clone(fs);
-                tokio::spawn(async move {
-                    for volume in fs.open_volumes() {
-                        match fs.shared().remote.stat(&volume.path()).await {
-                            Ok(attr) if attr.id == volume.attr().id => volume.update(attr, ByteRange::ALL),
-                            Ok(_) => tracing::warn!(volume = %volume.path(), "was replaced at the server"),
-                            Err(error) => {
-                                tracing::warn!(volume = %volume.path(), %error, "cannot look at it again")
-                            }
-                        }
-                    }
-                });
+                // Changes may have been missed: until a volume was looked at again, nothing about it is
+                // answered as if the server would tell.
+                for volume in fs.open_volumes() {
+                    volume.unfollow();
+                    tokio::spawn(look_again(volume));
+                }
             }
         }
     }
     std::future::pending::<()>().await;
+}
+
+/// Opens a volume in the new session and takes in what changed meanwhile; tries until it works, the
+/// volume is closed, or it is gone.
+async fn look_again(volume: Arc<Volume<QuicRemote>>) {
+    while volume.is_open() {
+        match tokio::time::timeout(LOOK_TIMEOUT, volume.resync()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) if matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound) => {
+                tracing::warn!(volume = %volume.path(), %error, "was removed or replaced while there was no connection");
+                return;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(volume = %volume.path(), %error, "cannot look at it yet");
+                tokio::time::sleep(LOOK_PAUSE).await;
+            }
+            Err(_) => tracing::debug!(volume = %volume.path(), "no answer yet"),
+        }
+    }
 }
 
 /// Tells whoever started us that the mount is usable.

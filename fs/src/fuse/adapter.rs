@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 
 use crate::error::{Error, ErrorKind};
 use crate::extent_map::Sought;
-use crate::file_system::{FileSystem, OpenId};
+use crate::file_system::{FileSystem, Listing, OpenId};
 use crate::remote::Remote;
 use crate::volume::map::Whence;
 use crate::volume::read::ReadNow;
@@ -160,7 +160,10 @@ impl<R: Remote> Filesystem for Adapter<R> {
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
-        guarded("forget", || self.fs.forget(NodeId(ino.0), lookups));
+        guarded("forget", || {
+            let _runtime = self.runtime.enter();
+            self.fs.forget(NodeId(ino.0), lookups);
+        });
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _open: Option<FileHandle>, reply: ReplyAttr) {
@@ -330,7 +333,7 @@ impl<R: Remote> Filesystem for Adapter<R> {
         guarded("readdir", || {
             self.spawn(
                 async move |fs| match fs.listing(OpenId(open.0), offset == 0).await {
-                    Ok((folder, names)) => {
+                    Ok(Listing { folder, names, .. }) => {
                         for place in Place::from(offset, names.len()) {
                             let full = match place {
                                 Place::Dot(next, name) => {
@@ -365,7 +368,7 @@ impl<R: Remote> Filesystem for Adapter<R> {
         guarded("readdirplus", || {
             self.spawn(
                 async move |fs| match fs.listing(OpenId(open.0), offset == 0).await {
-                    Ok((folder, names)) => {
+                    Ok(Listing { folder, names, asked }) => {
                         for place in Place::from(offset, names.len()) {
                             let full = match place {
                                 // The kernel takes no attributes of these two, but needs their kind.
@@ -384,8 +387,10 @@ impl<R: Remote> Filesystem for Adapter<R> {
                                 Place::Entry(next, index) => {
                                     let (name, attr) = &names[index];
                                     let (ino, generation) = (INodeNo(attr.id.0), Generation(attr.birth_ns));
+                                    let shown = file_attr(&fs.entry_attr(attr));
+                                    let ttl = TTL.saturating_sub(asked.elapsed());
                                     let text = OsStr::from_bytes(name.as_bytes());
-                                    let full = reply.add(ino, next, text, &TTL, &file_attr(attr), generation);
+                                    let full = reply.add(ino, next, text, &ttl, &shown, generation);
                                     if !full {
                                         fs.entry_given(folder, name, attr);
                                     }

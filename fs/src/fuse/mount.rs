@@ -83,6 +83,10 @@ pub fn mount_at(path: &Path) -> io::Result<Option<MountEntry>> {
 /// The mountpoint as the kernel names it; does not touch what is mounted there, which may be dead.
 pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
+    // Only a link is read here; a mountpoint is none.
+    if fs::read_link(&path).is_ok() {
+        return fs::canonicalize(path);
+    }
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
         _ => fs::canonicalize(path),

@@ -13,6 +13,7 @@ use crate::volume::Shared;
 
 /// Runs until the notices are closed.
 pub fn start<R: Remote>(shared: Arc<Shared<R>>, notifier: Notifier) -> std::io::Result<JoinHandle<()>> {
+    shared.notices.attach();
     std::thread::Builder::new()
         .name("notify".to_owned())
         .spawn(move || {

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lacuna_transport::id::RequestId;
-use lacuna_transport::limits::LANES_MAX;
+use lacuna_transport::limits::{LANES_KEPT, LANES_MAX, REPLY_TIMEOUT};
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
 use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::frame::{Code, Header, Kind, Sender};
@@ -28,6 +28,8 @@ pub struct Lanes {
     connection: quinn::Connection,
     idle: Mutex<Vec<Lane>>,
     free: Semaphore,
+    /// A read needs one of these too.
+    free_reads: Semaphore,
     next_request: AtomicU64,
 }
 
@@ -39,16 +41,18 @@ pub struct Exchange<'a> {
     traffic: &'a Traffic,
     kind: Kind,
     request: RequestId,
-    permit: SemaphorePermit<'a>,
+    permit: (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>),
 }
 
 impl Lanes {
     pub fn new(connection: quinn::Connection) -> Self {
-        let free = Semaphore::new(usize::try_from(LANES_MAX).unwrap_or(1));
+        let permits = |lanes| Semaphore::new(usize::try_from(lanes).unwrap_or(1));
+        let (free, free_reads) = (permits(LANES_MAX), permits(LANES_MAX - LANES_KEPT));
         Self {
             connection,
             idle: Mutex::default(),
             free,
+            free_reads,
             next_request: AtomicU64::new(1),
         }
     }
@@ -60,11 +64,12 @@ impl Lanes {
         kind: Kind,
         body: Vec<u8>,
     ) -> Result<Exchange<'a>, RequestError> {
-        let permit = self
-            .free
-            .acquire()
-            .await
-            .map_err(|_| RequestError::lost("the session is closed"))?;
+        let closed = |_| RequestError::lost("the session is closed");
+        let reading = match kind {
+            Kind::Read => Some(self.free_reads.acquire().await.map_err(closed)?),
+            _ => None,
+        };
+        let permit = (self.free.acquire().await.map_err(closed)?, reading);
         let idle = self.idle.lock().pop();
         let mut lane = match idle {
             Some(lane) => lane,
@@ -90,7 +95,9 @@ impl<'a> Exchange<'a> {
     /// The header of the next frame of the reply. A failure reply is an error, after which the lane is
     /// free again.
     pub async fn header(mut self) -> Result<(Header, Self), RequestError> {
-        let header = frames::read_header(&mut self.lane.receive, self.traffic, Sender::Server).await?;
+        let header = frames::read_header(&mut self.lane.receive, self.traffic, Sender::Server);
+        let header = tokio::time::timeout(REPLY_TIMEOUT, header).await;
+        let header = header.map_err(|_| RequestError::lost("no reply"))??;
         let header = header.ok_or_else(|| RequestError::lost("the server ended the lane"))?;
         if header.kind != self.kind || header.request != self.request {
             let (expected, got) = (self.kind.word(), header.kind.word());

@@ -79,9 +79,13 @@ impl Link {
     /// The session; waits for one while there is none. The caller has the deadline.
     pub async fn session(&self) -> Result<Arc<Session>> {
         let mut state = self.state.subscribe();
-        let found = state
-            .wait_for(|state| !matches!(state, LinkState::Down(..)))
-            .await;
+        // A session that is lost is as good as none: it is about to be replaced.
+        let usable = |state: &LinkState| match state {
+            LinkState::Connected(session) => !session.is_closed(),
+            LinkState::Down(..) => false,
+            LinkState::Closed => true,
+        };
+        let found = state.wait_for(usable).await;
         match found.as_deref() {
             Ok(LinkState::Connected(session)) => Ok(Arc::clone(session)),
             _ => Err(Error::new(

@@ -14,7 +14,7 @@ use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::map_page::MapPage;
 use parking_lot::Mutex;
 
-use super::Remote;
+use super::{Remote, SharedPath};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of one unit of allocation.
@@ -188,9 +188,14 @@ impl Remote for MemoryRemote {
             .collect())
     }
 
-    async fn open(&self, path: &NodePath, _id: NodeId) -> Result<(MemoryVolume, Attr)> {
-        let attr = self.ask(path, attr_of)?;
-        Ok((MemoryVolume { path: path.clone() }, attr))
+    async fn open(&self, path: &SharedPath, _id: NodeId) -> Result<(MemoryVolume, Attr)> {
+        let path = path.path();
+        let attr = self.ask(&path, attr_of)?;
+        Ok((MemoryVolume { path }, attr))
+    }
+
+    async fn stat_open(&self, volume: &MemoryVolume) -> Result<Attr> {
+        self.ask(&volume.path, attr_of)
     }
 
     async fn read(

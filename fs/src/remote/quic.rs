@@ -19,9 +19,9 @@ use lacuna_transport::wire::message::{self, HandleRequest, ListPage, MapRequest,
 use lacuna_transport::wire::read::{self, REPLY_HEAD_BYTES, ReadRequest};
 use parking_lot::Mutex;
 
-use super::Remote;
 use super::link::{Link, LinkState};
 use super::session::{RequestError, Session};
+use super::{Remote, SharedPath};
 use crate::error::{Error, Result};
 
 /// How long to wait before sending a request again whose lane was lost, but not its session.
@@ -37,7 +37,7 @@ pub struct QuicRemote {
 #[derive(Debug)]
 pub struct QuicVolume {
     link: Arc<Link>,
-    path: NodePath,
+    path: SharedPath,
     id: NodeId,
     /// Number of the session, and the volume's handle in it.
     bound: Mutex<(u64, Handle)>,
@@ -105,7 +105,7 @@ impl QuicVolume {
         if let Some((_, handle)) = bound() {
             return Ok(handle);
         }
-        let opened = open(session, &self.path, self.id).await?;
+        let opened = open(session, &self.path.path(), self.id).await?;
         *self.bound.lock() = (session.number, opened.handle);
         Ok(opened.handle)
     }
@@ -161,9 +161,9 @@ impl Remote for QuicRemote {
         retrying!(self, format!("list {path}"), |session| list(session, path))
     }
 
-    async fn open(&self, path: &NodePath, id: NodeId) -> Result<(QuicVolume, Attr)> {
+    async fn open(&self, path: &SharedPath, id: NodeId) -> Result<(QuicVolume, Attr)> {
         let (number, opened) = retrying!(self, format!("open {path}"), |session| async {
-            Ok((session.number, open(session, path, id).await?))
+            Ok((session.number, open(session, &path.path(), id).await?))
         })?;
         let volume = QuicVolume {
             link: Arc::clone(&self.link),
@@ -173,6 +173,12 @@ impl Remote for QuicRemote {
             rebinding: tokio::sync::Mutex::new(()),
         };
         Ok((volume, opened.attr))
+    }
+
+    async fn stat_open(&self, volume: &QuicVolume) -> Result<Attr> {
+        retrying!(self, format!("stat {}", volume.path), |session| stat_open(
+            session, volume
+        ))
     }
 
     async fn read(
@@ -204,6 +210,13 @@ impl Remote for QuicRemote {
         retrying!(self, "statfs".to_owned(), |session| session
             .ask(Kind::Space, Vec::new()))
     }
+}
+
+async fn stat_open(session: &Session, volume: &QuicVolume) -> Result<Attr, RequestError> {
+    let handle = volume.handle(session).await?;
+    session
+        .ask(Kind::StatOpen, message::encode(&HandleRequest { handle }))
+        .await
 }
 
 async fn list(session: &Session, path: &NodePath) -> Result<Vec<(NodeName, Attr)>, RequestError> {

@@ -168,6 +168,11 @@ impl Session {
         })
     }
 
+    /// True once the connection is lost.
+    pub fn is_closed(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+
     /// Resolves when the connection is lost, with the reason.
     pub async fn closed(&self) -> ConnectionError {
         self.connection.closed().await
@@ -187,8 +192,9 @@ impl Session {
 
     /// Sends a request; the reply is read from the exchange.
     pub async fn request(&self, kind: Kind, body: Vec<u8>) -> Result<Exchange<'_>, RequestError> {
+        let exchange = self.lanes.request(&self.counters.traffic, kind, body).await?;
         self.counters.requests_sent.fetch_add(1, Ordering::Relaxed);
-        self.lanes.request(&self.counters.traffic, kind, body).await
+        Ok(exchange)
     }
 
     /// A request whose reply is one message.

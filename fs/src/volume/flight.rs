@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use lacuna_transport::id::Generation;
 use lacuna_transport::limits::{READ_BYTES_MAX, READ_RANGES_MAX};
@@ -20,6 +21,9 @@ pub struct Landed {
     pub fragments: Vec<Arc<Fragment>>,
     pub generation: Generation,
 }
+
+/// How long a fetch may take that nobody waits for, or whose waiters have no deadline of their own.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Outcome = Option<Result<Arc<Landed>>>;
 
@@ -107,7 +111,13 @@ impl<R: Remote> Volume<R> {
                 flight: &flight,
                 outcome: None,
             };
-            landing.outcome = Some(volume.fetch(&flight, share).await);
+            // It holds a lane and room in the cache: it ends, whoever waits for it.
+            let limit = volume.shared.deadline.unwrap_or(FETCH_TIMEOUT);
+            let fetched = tokio::time::timeout(limit, volume.fetch(&flight, share)).await;
+            landing.outcome = Some(fetched.unwrap_or_else(|_| {
+                let text = format!("{}: no data within {} s", volume.path(), limit.as_secs());
+                Err(Error::new(ErrorKind::TimedOut, text))
+            }));
         });
     }
 
@@ -125,6 +135,8 @@ impl<R: Remote> Volume<R> {
             Some(share) => share,
             None => self.shared.cache.reserve(room_for(flight.ranges())).await,
         };
+        let ended = |_| Error::new(ErrorKind::Internal, "the mount has ended");
+        let _slot = self.fetches.acquire().await.map_err(ended)?;
         let bound = self.bound()?;
         let parts: Vec<ByteRange> = flight.ranges.iter().copied().flat_map(blocks_of).collect();
         let mut buffers: Vec<Box<[u8]>> = parts
@@ -167,7 +179,8 @@ impl<R: Remote> Volume<R> {
             // The readers that waited see it themselves; nobody may wait for a prefetch.
             let volume = Arc::clone(self);
             tokio::spawn(async move {
-                if let Err(error) = volume.resync().await {
+                let resync = volume.shared.within_deadline("stat", volume.resync());
+                if let Err(error) = resync.await {
                     tracing::debug!(volume = %volume.path(), %error, "cannot refresh");
                 }
             });

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::flight::{Flight, Landed, plan_flights, room_for};
 use super::{State, Volume};
 use crate::cache::{Fragment, PAGE_BYTES};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::extent_map::{Known, Sought};
 use crate::readahead::Readahead;
 use crate::remote::Remote;
@@ -186,7 +186,15 @@ impl<R: Remote> Volume<R> {
         loop {
             let (gathered, before) = match readahead {
                 Some(readahead) => match self.plan(readahead, wanted) {
-                    Ok(plan) => (self.gather(&plan).await?, plan.generation),
+                    Ok(plan) => match self.gather(&plan).await {
+                        // With `-o hard` a read outlives its fetches.
+                        Err(error)
+                            if error.kind() == ErrorKind::TimedOut && self.shared.deadline.is_none() =>
+                        {
+                            continue;
+                        }
+                        gathered => (gathered?, plan.generation),
+                    },
                     Err(unknown) => {
                         self.learn(unknown).await?;
                         continue;
@@ -341,7 +349,7 @@ impl<R: Remote> Volume<R> {
         readahead.issued(end, prefetch.data_bytes - left);
         drop(readahead);
         for flight in plan_flights(missing.without(&state.flights)) {
-            let Some(share) = self.shared.cache.try_reserve(room_for(flight.ranges())) else {
+            let Some(share) = self.shared.cache.try_reserve_gently(room_for(flight.ranges())) else {
                 break;
             };
             state.flights.push(Arc::clone(&flight));

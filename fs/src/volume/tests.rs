@@ -1,5 +1,6 @@
 //! Volumes and the file system over a server in memory.
 
+use lacuna_transport::id::NodeId;
 use lacuna_transport::path::NodeName;
 use proptest::prelude::*;
 
@@ -159,6 +160,7 @@ async fn an_event_drops_what_was_known_and_posts_a_notice() {
     assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![1; 4096]);
     remote.change(&path(), |content| content.write(at(8192, 1), 2));
     let attr = fs.shared().remote.stat(&path()).await.unwrap();
+    fs.shared().notices.attach();
     fs.changed(&crate::remote::Change {
         attr,
         range: ByteRange::ALL,
@@ -189,7 +191,7 @@ async fn the_map_is_fetched_page_by_page_where_it_is_needed() {
     let shared = Arc::new(Shared::new(remote.clone(), CACHE, None));
     let attr = remote.stat(&path()).await.unwrap();
     let volume = Arc::new(Volume::new(shared, path(), attr));
-    *volume.bound.lock() = Some(Arc::new(remote.open(&path(), attr.id).await.unwrap().0));
+    *volume.bound.lock() = Some(Arc::new(remote.open(&volume.path, attr.id).await.unwrap().0));
     let before = remote.requests();
     assert_eq!(volume.seek(59 << 20, Whence::Data).await.unwrap(), 60 << 20);
     assert_eq!(remote.requests() - before, 2, "one page at 59 MiB, one at 60 MiB");

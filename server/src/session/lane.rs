@@ -111,6 +111,11 @@ async fn answer(
             let HandleRequest { handle } = message::decode(body)?;
             reply.done(session.forget(handle).map(|()| Vec::new())).await
         }
+        Kind::StatOpen => {
+            let HandleRequest { handle } = message::decode(body)?;
+            let attr = session.node(handle).and_then(|node| node.look());
+            reply.done(attr.map(|attr| message::encode(&attr))).await
+        }
         Kind::Read => session.read(ReadRequest::decode(body)?, &mut reply).await,
         Kind::Map => session.map(message::decode(body)?, features, &mut reply).await,
         Kind::Space => {

@@ -89,6 +89,8 @@ kinds! {
     Map = 21, "map", MESSAGE_BYTES_MAX, MAP_PAGE_BYTES_MAX;
     /// Space of the export.
     Space = 22, "space", 0, MESSAGE_BYTES_MAX;
+    /// Attributes of an open volume, whatever became of its name.
+    StatOpen = 23, "stat-open", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
 }
 
 /// How a frame ends the exchange it belongs to.

@@ -107,6 +107,7 @@ fn numbers_of_kinds_and_errors() {
             (20, "read"),
             (21, "map"),
             (22, "space"),
+            (23, "stat-open"),
         ]
     );
     let errors: Vec<_> = ErrorCode::ALL.iter().map(|code| code.number()).collect();

@@ -1,0 +1,94 @@
+//! Volumes whose kernel caches are out of date, on their way to the kernel.
+//!
+//! A set: bounded by the number of volumes the kernel knows, and one that changes often is told once.
+//! Posted by whoever learns of a change, taken by the one thread that may talk to the kernel. An open
+//! waits until what was posted is delivered, so that the kernel's old size is gone before the first call
+//! on the new handle.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lacuna_transport::id::NodeId;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+
+/// How long an open waits for the kernel. It answers in microseconds, but for a page that is locked by a
+/// read whose data is still on its way.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+struct Queue {
+    posted: BTreeSet<NodeId>,
+    /// Taken and not done.
+    taken: Option<NodeId>,
+    /// Someone takes them: without a mount nobody does, and nobody waits.
+    attached: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Notices {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    delivered: watch::Sender<()>,
+}
+
+impl Notices {
+    pub fn post(&self, id: NodeId) {
+        self.queue.lock().posted.insert(id);
+        self.arrived.notify_one();
+    }
+
+    /// Someone is about to take them.
+    pub fn attach(&self) {
+        self.queue.lock().attached = true;
+    }
+
+    /// Waits for the next one; `None` once closed.
+    pub fn take(&self) -> Option<NodeId> {
+        let mut queue = self.queue.lock();
+        loop {
+            if !queue.attached {
+                return None;
+            }
+            if let Some(id) = queue.posted.pop_first() {
+                queue.taken = Some(id);
+                return Some(id);
+            }
+            self.arrived.wait(&mut queue);
+        }
+    }
+
+    /// The one that was taken has reached the kernel.
+    pub fn done(&self, id: NodeId) {
+        let mut queue = self.queue.lock();
+        debug_assert_eq!(queue.taken, Some(id));
+        queue.taken = None;
+        drop(queue);
+        self.delivered.send_replace(());
+    }
+
+    /// Waits until nothing about `id` is on its way, or for long enough.
+    pub async fn delivered(&self, id: NodeId) {
+        let mut delivered = self.delivered.subscribe();
+        let pending = || {
+            let queue = self.queue.lock();
+            queue.attached && (queue.posted.contains(&id) || queue.taken == Some(id))
+        };
+        let wait = async {
+            while pending() {
+                if delivered.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(DELIVERY_TIMEOUT, wait).await.is_err() {
+            tracing::warn!(node = id.0, "the kernel does not take a notification");
+        }
+    }
+
+    pub fn close(&self) {
+        self.queue.lock().attached = false;
+        self.arrived.notify_all();
+        self.delivered.send_replace(());
+    }
+}
