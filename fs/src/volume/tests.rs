@@ -282,6 +282,31 @@ async fn opens_and_closes_that_cross_leave_the_volume_open() {
 }
 
 #[tokio::test]
+async fn after_a_reconnect_older_numbers_count() {
+    // A server that was restarted may give the same or a later content a lower number.
+    let (remote, fs, open) = opened(65536, |content| {
+        content.write(at(0, 4096), 1);
+        content.generation = 100;
+    })
+    .await;
+    assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![1; 4096]);
+    remote.change(&path(), |content| {
+        content.write(at(0, 8192), 2);
+        content.generation = 50;
+    });
+    let volume = Arc::clone(&fs.open_volumes()[0]);
+    volume.unfollow();
+    assert_eq!(
+        fs.attr_now(volume.attr().id),
+        None,
+        "nobody would have told of a change"
+    );
+    volume.resync().await.unwrap();
+    assert_eq!(bytes(&fs, open, at(0, 8192)).await, vec![2; 8192]);
+    assert!(fs.attr_now(volume.attr().id).is_some());
+}
+
+#[tokio::test]
 async fn an_event_overtaken_by_a_look_changes_nothing() {
     let (remote, fs, open) = opened(65536, |content| content.write(at(0, 4096), 1)).await;
     let old = fs.shared().remote.stat(&path()).await.unwrap();
