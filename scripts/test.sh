@@ -89,7 +89,13 @@ RUSTDOCFLAGS="-D warnings" cargo doc --profile $profile --workspace --no-deps --
 
 step "dependencies"
 if has_cargo deny; then
-    cargo deny --locked check
+    cargo deny --locked check bans licenses sources
+    # The advisories come from a database on the network.
+    if cargo deny fetch db >/dev/null 2>&1; then
+        cargo deny --locked check advisories
+    else
+        printf 'SKIPPED: the database of advisories cannot be reached\n' >&2
+    fi
 else
     printf 'SKIPPED: cargo-deny is not installed (cargo install --locked cargo-deny)\n' >&2
 fi
