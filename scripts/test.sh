@@ -37,7 +37,7 @@ check_nothing_left() {
     while read -r mounted; do
         case $mounted in
             "$work"/*)
-                printf 'left mounted: %s\n' "$mounted" >&2
+                printf 'left mounted: %s\n' "$(findmnt --noheadings --mountpoint "$mounted")" >&2
                 umount --lazy "$mounted" || true
                 left=1
                 ;;

@@ -44,10 +44,12 @@ impl Readahead {
         }
     }
 
-    /// Takes note of a read. `data_between` tells if there is data between two offsets.
+    /// Takes note of a read, of which `data_bytes` were data: only those use up what was prefetched.
+    /// `data_between` tells if there is data between two offsets.
     pub fn on_read(
         &mut self,
         read: ByteRange,
+        data_bytes: u64,
         data_between: impl FnOnce(ByteRange) -> bool,
     ) -> Option<Prefetch> {
         if !self.goes_on(read, data_between) {
@@ -61,7 +63,7 @@ impl Readahead {
         self.window_bytes = (self.window_bytes * 2)
             .clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)
             .min(self.window_bytes_max);
-        self.ahead_bytes = self.ahead_bytes.saturating_sub(read.len());
+        self.ahead_bytes = self.ahead_bytes.saturating_sub(data_bytes);
         self.next = self.next.max(read.end());
         if self.ahead_bytes > self.window_bytes / 2 {
             return None;
@@ -107,15 +109,15 @@ mod tests {
     fn random_reads_prefetch_nothing() {
         let mut readahead = Readahead::new(CACHE);
         for start in [0, 1 << 20, 8 << 20, 3 << 20, 900 << 20, 5 << 20] {
-            assert_eq!(readahead.on_read(read(start, 4096), |_| true), None);
+            assert_eq!(readahead.on_read(read(start, 4096), 4096, |_| true), None);
         }
     }
 
     #[test]
     fn the_window_doubles_while_reads_follow_each_other() {
         let mut readahead = Readahead::new(CACHE);
-        assert_eq!(readahead.on_read(read(0, 4096), |_| true), None);
-        let first = readahead.on_read(read(4096, 4096), |_| true).unwrap();
+        assert_eq!(readahead.on_read(read(0, 4096), 4096, |_| true), None);
+        let first = readahead.on_read(read(4096, 4096), 4096, |_| true).unwrap();
         assert_eq!(
             first,
             Prefetch {
@@ -127,7 +129,7 @@ mod tests {
         let mut at = 8192;
         let mut windows = Vec::new();
         for _ in 0..4000 {
-            if let Some(prefetch) = readahead.on_read(read(at, 65536), |_| true) {
+            if let Some(prefetch) = readahead.on_read(read(at, 65536), 65536, |_| true) {
                 windows.push(prefetch.data_bytes);
                 readahead.issued(prefetch.from + prefetch.data_bytes, prefetch.data_bytes);
             }
@@ -145,17 +147,39 @@ mod tests {
     #[test]
     fn hops_over_holes_are_in_order_and_hops_over_data_are_not() {
         let mut readahead = Readahead::new(CACHE);
-        readahead.on_read(read(0, 4096), |_| true);
-        assert!(readahead.on_read(read(1 << 30, 4096), |_| false).is_some());
-        assert!(readahead.on_read(read(2 << 30, 4096), |_| true).is_none());
+        readahead.on_read(read(0, 4096), 4096, |_| true);
+        assert!(readahead.on_read(read(1 << 30, 4096), 4096, |_| false).is_some());
+        assert!(readahead.on_read(read(2 << 30, 4096), 4096, |_| true).is_none());
+    }
+
+    #[test]
+    fn reading_holes_does_not_run_ahead_of_the_data() {
+        // The kernel reads on into the holes between extents; that uses up nothing of what is prefetched.
+        let mut readahead = Readahead::new(CACHE);
+        readahead.on_read(read(0, 4096), 4096, |_| false);
+        let (mut issued, mut consumed) = (0, 0);
+        for index in 1..2000 {
+            let at = index << 20;
+            for (start, len, data_bytes) in [(at, 65536, 65536), (at + 65536, (1 << 20) - 65536, 0)] {
+                consumed += data_bytes;
+                if let Some(prefetch) = readahead.on_read(read(start, len), data_bytes, |_| false) {
+                    issued += prefetch.data_bytes;
+                    readahead.issued(prefetch.from + prefetch.data_bytes * 16, prefetch.data_bytes);
+                }
+            }
+            assert!(
+                issued <= consumed + WINDOW_BYTES_MAX,
+                "{issued} prefetched, {consumed} read"
+            );
+        }
     }
 
     #[test]
     fn a_small_cache_bounds_the_window() {
         let mut readahead = Readahead::new(1 << 20);
-        readahead.on_read(read(0, 4096), |_| true);
+        readahead.on_read(read(0, 4096), 4096, |_| true);
         for index in 1..100 {
-            if let Some(prefetch) = readahead.on_read(read(index * 4096, 4096), |_| true) {
+            if let Some(prefetch) = readahead.on_read(read(index * 4096, 4096), 4096, |_| true) {
                 assert!(prefetch.data_bytes <= 1 << 18);
             }
         }

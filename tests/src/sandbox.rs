@@ -64,10 +64,17 @@ impl Drop for Sandbox {
         let ended = wait::until("processes of a sandbox to end", wait::LIMIT, || {
             Ok(!left.iter().any(|process| process.lives()))
         });
-        if let Err(error) = ended {
-            eprintln!("{error:#}");
-        }
         loop_device::detach_below(self.path());
-        mount_table::detach_below(self.path());
+        // A client that was killed while it mounted may have done so after the first look.
+        let detached = wait::until("mounts of a sandbox to go", wait::LIMIT, || {
+            mount_table::detach_below(self.path());
+            Ok(!mount_table::entries()?.iter().any(|entry| entry.mountpoint.starts_with(self.path())))
+        });
+        if let Err(error) = ended.and(detached) {
+            // The folder stays: nothing may be removed through a live mount.
+            self.dir.disable_cleanup(true);
+            eprintln!("{}: {error:#}", self.path().display());
+            assert!(std::thread::panicking(), "a sandbox was left behind");
+        }
     }
 }

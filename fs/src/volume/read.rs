@@ -319,7 +319,9 @@ impl<R: Remote> Volume<R> {
         let mut readahead = readahead.lock();
         let map = &state.map;
         let data_between = |gap: ByteRange| has_data_before(map.seek_data(gap.start()), gap.end());
-        let Some(prefetch) = readahead.on_read(read, data_between) else {
+        let data_runs = map.known(read).filter(|(_, known)| *known == Known::Data);
+        let data_bytes = data_runs.map(|(run, _)| run.len()).sum();
+        let Some(prefetch) = readahead.on_read(read, data_bytes, data_between) else {
             return;
         };
         let Some(rest) = ByteRange::new(prefetch.from, state.attr.size) else {
