@@ -68,7 +68,9 @@ impl Drop for Sandbox {
         // A client that was killed while it mounted may have done so after the first look.
         let detached = wait::until("mounts of a sandbox to go", wait::LIMIT, || {
             mount_table::detach_below(self.path());
-            Ok(!mount_table::entries()?.iter().any(|entry| entry.mountpoint.starts_with(self.path())))
+            Ok(!mount_table::entries()?
+                .iter()
+                .any(|entry| entry.mountpoint.starts_with(self.path())))
         });
         if let Err(error) = ended.and(detached) {
             // The folder stays: nothing may be removed through a live mount.
