@@ -28,6 +28,11 @@ pub struct Server {
 impl Server {
     /// Serves `dir` on a free port of loopback, with a state folder of its own.
     pub fn start(sandbox: &Sandbox, dir: &Path) -> Result<Self> {
+        Self::start_at(sandbox, dir, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Serves where a server of this sandbox was before, as the same one.
+    pub fn start_at(sandbox: &Sandbox, dir: &Path, listen: SocketAddr) -> Result<Self> {
         let state = sandbox.join("server-state");
         if !state.exists() {
             fs::create_dir(&state)?;
@@ -37,7 +42,7 @@ impl Server {
             .command(binaries::lacunad()?)
             .arg("serve")
             .arg(dir)
-            .args(["--listen", "127.0.0.1:0", "--state"])
+            .args(["--listen", &listen.to_string(), "--state"])
             .arg(&state)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

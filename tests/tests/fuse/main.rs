@@ -18,6 +18,7 @@ mod mapped;
 mod million;
 mod read;
 mod read_only;
+mod restart;
 mod seek;
 mod space;
 mod status;
