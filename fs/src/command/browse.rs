@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use clap::Args;
 use lacuna_transport::attr::{Attr, NodeKind};
-use lacuna_transport::extent::{Extent, ExtentKind};
+use lacuna_transport::extent::Extent;
 use lacuna_transport::path::NodePath;
 use lacuna_transport::range::ByteRange;
 use serde::Serialize;
@@ -160,10 +160,6 @@ async fn extents_of(remote: &QuicRemote, path: &NodePath) -> Result<Vec<Extent>>
             format!("{path} changed while its map was read: try again"),
         ));
     }
-    debug_assert!(extents.iter().all(|extent| matches!(
-        extent.kind,
-        ExtentKind::Data | ExtentKind::Zero | ExtentKind::Hole
-    )));
     Ok(extents)
 }
 

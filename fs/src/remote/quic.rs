@@ -4,7 +4,6 @@
 //! keeps its path and id, and is opened again in a new session when it is first needed there.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lacuna_transport::attr::{Attr, Space};
@@ -302,27 +301,6 @@ async fn stream_map(
         if !more {
             // What still comes on this lane is dropped with it.
             return Ok(());
-        }
-    }
-}
-
-/// The counters of a link that `status` shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkFigures {
-    pub bytes_sent: u64,
-    pub bytes_received: u64,
-    pub requests_sent: u64,
-    pub reconnects: u64,
-}
-
-impl LinkFigures {
-    pub fn of(link: &Link) -> Self {
-        let counters = link.counters();
-        Self {
-            bytes_sent: counters.traffic.sent.load(Ordering::Relaxed),
-            bytes_received: counters.traffic.received.load(Ordering::Relaxed),
-            requests_sent: counters.requests_sent.load(Ordering::Relaxed),
-            reconnects: counters.reconnects.load(Ordering::Relaxed),
         }
     }
 }
