@@ -25,6 +25,17 @@ pub enum ErrorKind {
     Exhausted,
     NoSpace,
     NameTooLong,
+    /// The name is taken.
+    Exists,
+    NotEmpty,
+    /// In use, by someone else or by the server's host.
+    Busy,
+    /// The two names are on different file systems of the server.
+    CrossDevice,
+    /// Larger than the storage can hold in one volume.
+    TooLarge,
+    /// The storage refuses it to anyone.
+    NotPermitted,
     /// The server's storage failed, or this machine's.
     Io,
     Unsupported,
@@ -60,6 +71,12 @@ impl ErrorKind {
             Self::Exhausted => Errno::NFILE,
             Self::NoSpace => Errno::NOSPC,
             Self::NameTooLong => Errno::NAMETOOLONG,
+            Self::Exists => Errno::EXIST,
+            Self::NotEmpty => Errno::NOTEMPTY,
+            Self::Busy => Errno::BUSY,
+            Self::CrossDevice => Errno::XDEV,
+            Self::TooLarge => Errno::FBIG,
+            Self::NotPermitted => Errno::PERM,
             Self::Unsupported => Errno::OPNOTSUPP,
             Self::NoExtent => Errno::NXIO,
             Self::NoAttribute => Errno::NODATA,
@@ -91,6 +108,12 @@ impl From<ErrorCode> for ErrorKind {
             ErrorCode::Internal => Self::Internal,
             ErrorCode::ShuttingDown => Self::Disconnected,
             ErrorCode::NameTooLong => Self::NameTooLong,
+            ErrorCode::Exists => Self::Exists,
+            ErrorCode::NotEmpty => Self::NotEmpty,
+            ErrorCode::Busy => Self::Busy,
+            ErrorCode::CrossDevice => Self::CrossDevice,
+            ErrorCode::TooLarge => Self::TooLarge,
+            ErrorCode::NotPermitted => Self::NotPermitted,
         }
     }
 }

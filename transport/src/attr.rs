@@ -57,9 +57,53 @@ pub struct Attr {
     /// got the same id.
     #[n(11)]
     pub birth_ns: u64,
-    /// Version of the content (of a folder: of its names).
+    /// Version of the content (of a folder: of its names). Orders what is told of one volume.
     #[n(12)]
     pub generation: Generation,
+    /// Version of the latest content that somebody else than the asking session made: while it stays, all
+    /// changes are the session's own, and what it knows of the volume holds.
+    #[n(13)]
+    pub base: Generation,
+}
+
+/// What to make of a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(flat)]
+pub enum NewTime {
+    /// The server's clock.
+    #[n(0)]
+    Now,
+    #[n(1)]
+    At(#[n(0)] Timestamp),
+}
+
+/// Attributes to set; `None` leaves one as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct NewAttr {
+    /// Permission bits, `0o7777` at most.
+    #[n(0)]
+    pub mode: Option<u32>,
+    #[n(1)]
+    pub uid: Option<u32>,
+    #[n(2)]
+    pub gid: Option<u32>,
+    #[n(3)]
+    pub accessed: Option<NewTime>,
+    #[n(4)]
+    pub modified: Option<NewTime>,
+}
+
+/// Owner and mode of what is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NewNode {
+    /// Permission bits, `0o7777` at most, the umask taken off.
+    #[n(0)]
+    pub mode: u32,
+    #[n(1)]
+    pub uid: u32,
+    /// In a folder with the set-group-id bit the folder's group is taken instead.
+    #[n(2)]
+    pub gid: u32,
 }
 
 /// Space below the exported folder, as `statvfs(3)`. Blocks are of `block_bytes`.

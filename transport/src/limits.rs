@@ -23,6 +23,18 @@ pub const READ_BYTES_MAX: u32 = 1 << 20;
 /// Most ranges of one read: a prefetch over many small extents is one request, and its list still
 /// fits a control message.
 pub const READ_RANGES_MAX: usize = 256;
+/// Most payload bytes of one write: as for a read.
+pub const WRITE_BYTES_MAX: u32 = 1 << 20;
+/// Most ranges of one write: many small changes far apart are one request.
+pub const WRITE_RANGES_MAX: usize = 256;
+/// Most bytes one copy request covers: it then ends well before its deadline where data is really copied,
+/// and the size of its answer fits what the kernel asks for.
+pub const COPY_BYTES_MAX: u64 = 256 << 20;
+/// Changes of names the server remembers for each mount, so that one sent again has effect once: more than
+/// can be under way on all lanes.
+pub const OPERATIONS_KEPT_MAX: usize = 256;
+/// Mounts whose changes of names are remembered, the longest unused forgotten first.
+pub const INSTANCES_KEPT_MAX: usize = 4096;
 /// Largest encoded page of an extent map.
 pub const MAP_PAGE_BYTES_MAX: u32 = 64 << 10;
 /// Most runs in one page: what a decoded page may cost, 16 bytes each.

@@ -16,6 +16,7 @@ mod golden;
 pub mod map_page;
 pub mod message;
 pub mod read;
+pub mod write;
 
 use thiserror::Error;
 

@@ -504,6 +504,7 @@ const DOT: Attr = Attr {
     changed: Timestamp { seconds: 0, nanos: 0 },
     birth_ns: 0,
     generation: lacuna_transport::id::Generation(0),
+    base: lacuna_transport::id::Generation(0),
 };
 
 /// A place in a listing; each carries the offset at which the next one begins.

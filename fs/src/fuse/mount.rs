@@ -20,7 +20,7 @@ pub const FS_TYPE: &str = "fuse.lacuna";
 /// Kernel readahead of the mount. Twice the default: reads of holes are at their fastest, and what runs past
 /// the end of an extent into a hole stays small. With 4096 a sparse copy fills twice as much page cache with
 /// zeros that nobody reads; fetching in time is the business of our own readahead, which knows the holes.
-const READ_AHEAD_KB: &str = "256";
+const READ_AHEAD_KB: &str = "128";
 const DEVICE: &str = "/dev/fuse";
 
 #[derive(Debug, Error)]

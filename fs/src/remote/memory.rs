@@ -160,6 +160,7 @@ fn attr_of(id: u64, content: &Content) -> Attr {
         changed: Timestamp::default(),
         birth_ns: 1,
         generation: Generation(content.generation),
+        base: Generation(content.generation),
     }
 }
 

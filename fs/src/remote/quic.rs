@@ -14,7 +14,9 @@ use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::frame::{Code, Kind};
 use lacuna_transport::wire::map_page::MapPage;
-use lacuna_transport::wire::message::{self, HandleRequest, ListPage, MapRequest, Opened, PathRequest};
+use lacuna_transport::wire::message::{
+    self, HandleRequest, ListPage, MapRequest, OpenRequest, Opened, PathRequest,
+};
 use lacuna_transport::wire::read::{self, REPLY_HEAD_BYTES, ReadRequest};
 use parking_lot::Mutex;
 
@@ -136,7 +138,13 @@ impl Drop for QuicVolume {
 async fn open(session: &Session, path: &NodePath, id: NodeId) -> Result<Opened, RequestError> {
     use lacuna_transport::wire::error_code::ErrorCode;
     let opened: Opened = session
-        .ask(Kind::Open, message::encode(&PathRequest { path: path.clone() }))
+        .ask(
+            Kind::Open,
+            message::encode(&OpenRequest {
+                path: path.clone(),
+                write: false,
+            }),
+        )
         .await?;
     if opened.attr.id != id {
         return Err(RequestError::Failed(

@@ -124,6 +124,7 @@ impl Session {
                 version: VERSION,
                 features: Features::KNOWN,
                 agent: agent(),
+                instance: None,
             };
             let body = message::encode(&hello);
             let traffic = &counters.traffic;

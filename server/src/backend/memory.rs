@@ -313,6 +313,7 @@ fn attr(id: NodeId, kind: NodeKind, size: u64, allocated_bytes: u64, birth: u64,
         changed: time(changed),
         birth_ns: birth,
         generation: Generation(0),
+        base: Generation(0),
     }
 }
 

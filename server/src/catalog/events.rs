@@ -108,6 +108,7 @@ mod tests {
             changed: Timestamp::default(),
             birth_ns: 0,
             generation: Generation(generation),
+            base: Generation(generation),
         }
     }
 

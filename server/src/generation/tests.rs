@@ -26,6 +26,7 @@ fn stamp(changed_ns: u64) -> Stamp {
         changed: time,
         birth_ns: 5,
         generation: Generation(0),
+        base: Generation(0),
     })
 }
 

@@ -458,7 +458,7 @@ async fn failures_of_storage_are_replies_and_panics_too() {
     for (call, kind, body) in [
         (Call::Stat, Kind::Stat, path_request("v")),
         (Call::List, Kind::List, path_request("")),
-        (Call::Open, Kind::Open, path_request("v")),
+        (Call::Open, Kind::Open, open_request("v")),
         (Call::Space, Kind::Space, Vec::new()),
         (Call::Extents, Kind::Map, map()),
     ] {

@@ -6,12 +6,12 @@ use lacuna_transport::id::RequestId;
 use lacuna_transport::quic::frames::{self, FrameError};
 use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::frame::{Code, Header, Kind, Sender};
-use lacuna_transport::wire::message::{self, Features, HandleRequest, Opened, PathRequest};
+use lacuna_transport::wire::message::{self, Features, HandleRequest, OpenRequest, Opened, PathRequest};
 use lacuna_transport::wire::read::ReadRequest;
 use quinn::{RecvStream, SendStream};
 
 use super::{End, Session, blocking};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The way back to the client, for one request.
 #[derive(Debug)]
@@ -123,6 +123,20 @@ async fn answer(
             let space = blocking(move || server.backend.space()).await;
             reply.done(space.map(|space| message::encode(&space))).await
         }
+        Kind::Write
+        | Kind::Reshape
+        | Kind::Resize
+        | Kind::Copy
+        | Kind::Flush
+        | Kind::SetAttr
+        | Kind::Create
+        | Kind::MakeFolder
+        | Kind::Remove
+        | Kind::Rename
+        | Kind::FlushFolder => {
+            let error = Error::new(ErrorKind::Unsupported, "this server takes no changes yet");
+            reply.failed(&error).await
+        }
         Kind::Hello | Kind::VolumeChanged => Err(WireError::Unexpected {
             expected: "request",
             got: header.kind.word(),
@@ -132,7 +146,7 @@ async fn answer(
 }
 
 impl Session {
-    async fn open(self: &Arc<Self>, request: PathRequest) -> Result<Opened> {
+    async fn open(self: &Arc<Self>, request: OpenRequest) -> Result<Opened> {
         let handle = self.next_handle()?;
         let (server, events) = (Arc::clone(&self.server), Arc::clone(&self.events));
         let (open, attr) = blocking(move || {

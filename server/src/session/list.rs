@@ -92,6 +92,7 @@ mod tests {
             changed: time,
             birth_ns: u64::MAX,
             generation: Generation(u64::MAX),
+            base: Generation(u64::MAX),
         };
         let entry = ListEntry {
             name: NodeName::new(&[b'n'; 255]).unwrap(),

@@ -72,6 +72,18 @@ error_codes! {
     ShuttingDown = 28, "shutting down";
     /// A name or path is too long for the storage.
     NameTooLong = 29, "name too long";
+    /// The name is taken.
+    Exists = 30, "exists";
+    /// The folder still holds something.
+    NotEmpty = 31, "folder not empty";
+    /// In use by someone else, or by the server's host.
+    Busy = 32, "busy";
+    /// The two names are on different file systems of the server.
+    CrossDevice = 33, "different file systems";
+    /// Larger than the storage can hold in one volume.
+    TooLarge = 34, "too large";
+    /// The storage refuses it to anyone (an immutable file).
+    NotPermitted = 35, "not permitted";
 }
 
 impl std::fmt::Display for ErrorCode {

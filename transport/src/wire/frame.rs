@@ -12,8 +12,10 @@ use super::error_code::{self, ErrorCode};
 use crate::id::RequestId;
 use crate::limits::{
     LIST_PAGE_BYTES_MAX, MAP_PAGE_BYTES_MAX, MESSAGE_BYTES_MAX, READ_BYTES_MAX, TEXT_BYTES_MAX,
+    WRITE_BYTES_MAX,
 };
 use crate::wire::read::{REPLY_HEAD_BYTES, REQUEST_BYTES_MAX};
+use crate::wire::write;
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 16;
@@ -91,6 +93,28 @@ kinds! {
     Space = 22, "space", 0, MESSAGE_BYTES_MAX;
     /// Attributes of an open volume, whatever became of its name.
     StatOpen = 23, "stat-open", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
+    /// Bytes into one or more ranges.
+    Write = 32, "write", write::REQUEST_HEAD_BYTES_MAX + WRITE_BYTES_MAX, MESSAGE_BYTES_MAX;
+    /// A hole, zeros or reserved space in a range.
+    Reshape = 33, "reshape", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
+    /// Another size.
+    Resize = 34, "resize", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
+    /// Bytes and holes from one place to another, at the server.
+    Copy = 35, "copy", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
+    /// Makes earlier changes of a volume durable.
+    Flush = 36, "flush", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
+    /// Mode, owner, times.
+    SetAttr = 37, "set-attr", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
+    /// A new volume, opened.
+    Create = 40, "create", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
+    /// A new folder.
+    MakeFolder = 41, "make-folder", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
+    /// Takes a name away.
+    Remove = 42, "remove", MESSAGE_BYTES_MAX, 0;
+    /// Gives a node another name.
+    Rename = 43, "rename", MESSAGE_BYTES_MAX, 0;
+    /// Makes earlier changes of the names in a folder durable.
+    FlushFolder = 44, "flush-folder", MESSAGE_BYTES_MAX, 0;
 }
 
 /// How a frame ends the exchange it belongs to.

@@ -5,13 +5,16 @@ use super::error_code::ErrorCode;
 use super::frame::{Code, Header, Kind, Sender};
 use super::map_page::MapPage;
 use super::message::{
-    self, Features, HandleRequest, Hello, ListEntry, ListPage, MapRequest, Message, Opened, PathRequest,
+    self, Copied, CopyRequest, CreateRequest, Features, FlushRequest, HandleRequest, Hello, ListEntry,
+    ListPage, MakeFolderRequest, MapRequest, Message, OpenRequest, Opened, PathRequest, RemoveRequest,
+    RenameMode, RenameRequest, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest, Subject,
     VolumeChanged, Welcome,
 };
 use super::read::{self, ReadRequest};
-use crate::attr::{Attr, NodeKind, Space, Timestamp};
+use super::write::WriteRequest;
+use crate::attr::{Attr, NewAttr, NewNode, NewTime, NodeKind, Space, Timestamp};
 use crate::extent::{Extent, ExtentKind};
-use crate::id::{BootId, Generation, Handle, NodeId, RequestId};
+use crate::id::{BootId, Generation, Handle, InstanceId, NodeId, OperationId, RequestId};
 use crate::path::{NodeName, NodePath};
 use crate::range::ByteRange;
 
@@ -60,6 +63,7 @@ fn attr() -> Attr {
         },
         birth_ns: 7,
         generation: Generation(1_700_000_000_000_000_005),
+        base: Generation(1_700_000_000_000_000_005),
     }
 }
 
@@ -108,10 +112,21 @@ fn numbers_of_kinds_and_errors() {
             (21, "map"),
             (22, "space"),
             (23, "stat-open"),
+            (32, "write"),
+            (33, "reshape"),
+            (34, "resize"),
+            (35, "copy"),
+            (36, "flush"),
+            (37, "set-attr"),
+            (40, "create"),
+            (41, "make-folder"),
+            (42, "remove"),
+            (43, "rename"),
+            (44, "flush-folder"),
         ]
     );
     let errors: Vec<_> = ErrorCode::ALL.iter().map(|code| code.number()).collect();
-    assert_eq!(errors, (16..=29).collect::<Vec<_>>());
+    assert_eq!(errors, (16..=35).collect::<Vec<_>>());
 }
 
 #[test]
@@ -120,8 +135,12 @@ fn hello_and_welcome() {
         version: 0,
         features: Features::KNOWN,
         agent: "lacuna/0.1.0".into(),
+        instance: Some(InstanceId([0xcd; 16])),
     };
-    pin(&hello, "8300036c6c6163756e612f302e312e30");
+    pin(
+        &hello,
+        "8400076c6c6163756e612f302e312e3050cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
+    );
     let welcome = Welcome {
         version: 0,
         features: Features::HOLES,
@@ -167,17 +186,128 @@ fn requests() {
 }
 
 #[test]
+fn changes() {
+    let write = WriteRequest::new(
+        Handle(5),
+        vec![
+            ByteRange::at(4096, 512).unwrap(),
+            ByteRange::at(1 << 33, 1).unwrap(),
+        ],
+    );
+    let write = write.unwrap();
+    assert_eq!(
+        hex(&write.encode_head()),
+        "05000000000000000200001000000000000000020000000000000200000001000000"
+    );
+    assert_eq!(WriteRequest::decode_head(&write.encode_head()).unwrap(), write);
+    let reshape = ReshapeRequest {
+        handle: Handle(5),
+        how: Reshape::Zero,
+        start: 4096,
+        end: 1 << 40,
+        grow: true,
+    };
+    pin(&reshape, "8505011910001b0000010000000000f5");
+    let resize = ResizeRequest {
+        handle: Handle(5),
+        size: 1 << 34,
+    };
+    pin(&resize, "82051b0000000400000000");
+    let copy = CopyRequest {
+        source: Handle(5),
+        source_offset: 4096,
+        target: Handle(6),
+        target_offset: 0,
+        length: 1 << 20,
+    };
+    pin(&copy, "850519100006001a00100000");
+    let copied = Copied {
+        bytes: 1 << 20,
+        attr: attr(),
+    };
+    pin(
+        &copied,
+        "821a001000008e182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a00051b17979cfe362a0005",
+    );
+    let flush = FlushRequest {
+        handle: Handle(5),
+        data_only: true,
+    };
+    pin(&flush, "8205f5");
+}
+
+#[test]
+fn changes_of_names() {
+    let path = |text: &str| NodePath::new(text.as_bytes()).unwrap();
+    let open = OpenRequest {
+        path: path("a/b"),
+        write: true,
+    };
+    pin(&open, "8243612f62f5");
+    let attr = NewAttr {
+        mode: Some(0o640),
+        uid: None,
+        gid: Some(100),
+        accessed: Some(NewTime::Now),
+        modified: Some(NewTime::At(Timestamp {
+            seconds: -3,
+            nanos: 999_999_999,
+        })),
+    };
+    let subject = Subject::Path(path("a/b"));
+    pin(
+        &SetAttrRequest { subject, attr },
+        "82820043612f62851901a0f618648100820182221a3b9ac9ff",
+    );
+    let subject = Subject::Open(Handle(5));
+    let attr = NewAttr::default();
+    pin(&SetAttrRequest { subject, attr }, "8282010580");
+    let node = NewNode {
+        mode: 0o644,
+        uid: 1000,
+        gid: 100,
+    };
+    let create = CreateRequest {
+        operation: OperationId(9),
+        path: path("a/b"),
+        node,
+        exclusive: true,
+    };
+    pin(&create, "840943612f62831901a41903e81864f5");
+    let folder = MakeFolderRequest {
+        operation: OperationId(9),
+        path: path("a"),
+        node,
+    };
+    pin(&folder, "83094161831901a41903e81864");
+    let remove = RemoveRequest {
+        operation: OperationId(9),
+        path: path("a"),
+        folder: true,
+        id: Some(NodeId(42)),
+    };
+    pin(&remove, "84094161f5182a");
+    let rename = RenameRequest {
+        operation: OperationId(9),
+        from: path("a"),
+        to: path("b"),
+        mode: RenameMode::Exchange,
+    };
+    pin(&rename, "84094161416202");
+}
+
+#[test]
 fn replies() {
     pin(
         &attr(),
-        "8d182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a0005",
+        "8e182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a00051b17979cfe362a0005",
     );
     pin(
         &Opened {
             handle: Handle(5),
             attr: attr(),
         },
-        "82058d182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a0005",
+        "82058e182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a00051b17979cfe362a0005",
     );
     let entry = ListEntry {
         name: NodeName::new(b"\xffv").unwrap(),
@@ -185,11 +315,11 @@ fn replies() {
     };
     pin(
         &ListPage { entries: vec![entry] },
-        "81818242ff768d182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a0005",
+        "81818242ff768e182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a00051b17979cfe362a0005",
     );
     pin(
         &VolumeChanged::new(Handle(5), attr(), ByteRange::ALL),
-        "84058d182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a0005001bffffffffffffffff",
+        "84058e182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a00051b17979cfe362a0005001bffffffffffffffff",
     );
     let space = Space {
         block_bytes: 4096,

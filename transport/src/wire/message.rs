@@ -5,9 +5,9 @@
 use minicbor::{Decode, Encode};
 
 use super::WireError;
-use crate::attr::Attr;
-use crate::id::{BootId, Generation, Handle};
-use crate::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX, VOLUME_BYTES_MAX};
+use crate::attr::{Attr, NewAttr, NewNode, NewTime};
+use crate::id::{BootId, Generation, Handle, InstanceId, NodeId, OperationId};
+use crate::limits::{COPY_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX, VOLUME_BYTES_MAX};
 use crate::path::{NodeName, NodePath};
 use crate::range::ByteRange;
 
@@ -21,8 +21,10 @@ impl Features {
     pub const HOLES: Self = Self(1 << 0);
     /// The server pushes changes of open volumes.
     pub const EVENTS: Self = Self(1 << 1);
+    /// The server takes changes.
+    pub const CHANGES: Self = Self(1 << 2);
     /// What this build knows.
-    pub const KNOWN: Self = Self(Self::HOLES.0 | Self::EVENTS.0);
+    pub const KNOWN: Self = Self(Self::HOLES.0 | Self::EVENTS.0 | Self::CHANGES.0);
 
     #[must_use]
     pub const fn common(self, other: Self) -> Self {
@@ -45,6 +47,10 @@ pub struct Hello {
     /// Name and version of the software, for logs. At most [`TEXT_BYTES_MAX`] bytes.
     #[n(2)]
     pub agent: String,
+    /// The mount behind this session. The server answers once whatever an earlier session of the same
+    /// instance had under way has ended, so that nothing sent before can take effect after.
+    #[n(3)]
+    pub instance: Option<InstanceId>,
 }
 
 /// Server to client, answers [`Hello`].
@@ -68,14 +74,189 @@ pub struct Welcome {
     pub agent: String,
 }
 
-/// A request about a path: [`super::frame::Kind::Stat`], `List`, `Open`.
+/// A request about a path: [`super::frame::Kind::Stat`], `List`, `FlushFolder`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct PathRequest {
     #[n(0)]
     pub path: NodePath,
 }
 
-/// A request about a handle: `Close`.
+/// Asks for a handle.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OpenRequest {
+    #[n(0)]
+    pub path: NodePath,
+    /// Changes will be made through it.
+    #[n(1)]
+    pub write: bool,
+}
+
+/// What to do to a range of a volume without sending bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Reshape {
+    /// Make a hole, within the size: whole blocks are freed, parts of blocks become zeros.
+    #[n(0)]
+    Punch,
+    /// Make zeros; stays allocated where the storage can.
+    #[n(1)]
+    Zero,
+    /// Reserve space; what is there stays.
+    #[n(2)]
+    Allocate,
+}
+
+/// `Reshape`: answered with the volume's [`Attr`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReshapeRequest {
+    #[n(0)]
+    pub handle: Handle,
+    #[n(1)]
+    pub how: Reshape,
+    #[n(2)]
+    pub start: u64,
+    #[n(3)]
+    pub end: u64,
+    /// The volume becomes at least `end` bytes large. Never with `Punch`.
+    #[n(4)]
+    pub grow: bool,
+}
+
+/// `Resize`: answered with the volume's [`Attr`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ResizeRequest {
+    #[n(0)]
+    pub handle: Handle,
+    #[n(1)]
+    pub size: u64,
+}
+
+/// `Copy`: bytes and holes of one volume into another, or elsewhere in the same one (ranges that do not
+/// overlap). The target is on stable storage when it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CopyRequest {
+    #[n(0)]
+    pub source: Handle,
+    #[n(1)]
+    pub source_offset: u64,
+    #[n(2)]
+    pub target: Handle,
+    #[n(3)]
+    pub target_offset: u64,
+    /// Bytes, 1 to [`COPY_BYTES_MAX`]. The copy ends where the source ends.
+    #[n(4)]
+    pub length: u64,
+}
+
+/// Answers `Copy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Copied {
+    /// Bytes done, holes included; 0 at or beyond the end of the source.
+    #[n(0)]
+    pub bytes: u64,
+    /// Of the target.
+    #[n(1)]
+    pub attr: Attr,
+}
+
+/// `Flush`: everything answered before is on stable storage. Answered with the volume's [`Attr`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FlushRequest {
+    #[n(0)]
+    pub handle: Handle,
+    /// Attributes that no read depends on may stay behind (fdatasync).
+    #[n(1)]
+    pub data_only: bool,
+}
+
+/// Which node a request is about.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(flat)]
+pub enum Subject {
+    #[n(0)]
+    Path(#[n(0)] NodePath),
+    #[n(1)]
+    Open(#[n(0)] Handle),
+}
+
+/// `SetAttr`: answered with the node's [`Attr`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetAttrRequest {
+    #[n(0)]
+    pub subject: Subject,
+    #[n(1)]
+    pub attr: NewAttr,
+}
+
+/// `Create`: makes a volume of size 0 and opens it for writing. Answered with [`Opened`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CreateRequest {
+    #[n(0)]
+    pub operation: OperationId,
+    #[n(1)]
+    pub path: NodePath,
+    #[n(2)]
+    pub node: NewNode,
+    /// Fail with `Exists` if there is one; otherwise that one is opened as it is.
+    #[n(3)]
+    pub exclusive: bool,
+}
+
+/// `MakeFolder`: answered with its [`Attr`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MakeFolderRequest {
+    #[n(0)]
+    pub operation: OperationId,
+    #[n(1)]
+    pub path: NodePath,
+    #[n(2)]
+    pub node: NewNode,
+}
+
+/// `Remove`: answered with nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RemoveRequest {
+    #[n(0)]
+    pub operation: OperationId,
+    #[n(1)]
+    pub path: NodePath,
+    /// An empty folder is to go, or a volume.
+    #[n(2)]
+    pub folder: bool,
+    /// Fail with `Stale` if it is another node by now.
+    #[n(3)]
+    pub id: Option<NodeId>,
+}
+
+/// What becomes of a node that already has the new name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum RenameMode {
+    /// It goes (a folder must be empty).
+    #[n(0)]
+    Replace,
+    /// The rename fails with `Exists`.
+    #[n(1)]
+    Keep,
+    /// It gets the old name.
+    #[n(2)]
+    Exchange,
+}
+
+/// `Rename`: answered with nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RenameRequest {
+    #[n(0)]
+    pub operation: OperationId,
+    #[n(1)]
+    pub from: NodePath,
+    #[n(2)]
+    pub to: NodePath,
+    #[n(3)]
+    pub mode: RenameMode,
+}
+
+/// A request about a handle: `Close`, `StatOpen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct HandleRequest {
     #[n(0)]
@@ -122,7 +303,7 @@ pub struct ListPage {
 }
 
 /// Most encoded bytes of one [`ListEntry`]: to fill pages without encoding twice.
-pub const LIST_ENTRY_BYTES_MAX: usize = NAME_BYTES_MAX + 3 + 1 + 14 * 9 + 3 * 16;
+pub const LIST_ENTRY_BYTES_MAX: usize = NAME_BYTES_MAX + 3 + 1 + 15 * 9 + 3 * 16;
 
 /// An event: what the client knows of `start..end` of this volume is void; `attr` is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -207,6 +388,98 @@ impl Message for PathRequest {
 }
 
 impl Message for HandleRequest {
+    fn check(&self) -> Result<(), WireError> {
+        Ok(())
+    }
+}
+
+impl Message for OpenRequest {
+    fn check(&self) -> Result<(), WireError> {
+        Ok(())
+    }
+}
+
+impl Message for ReshapeRequest {
+    fn check(&self) -> Result<(), WireError> {
+        within(
+            self.start < self.end && self.end <= VOLUME_BYTES_MAX,
+            "range to reshape",
+        )?;
+        within(!(self.grow && self.how == Reshape::Punch), "punch that grows")
+    }
+}
+
+impl Message for ResizeRequest {
+    fn check(&self) -> Result<(), WireError> {
+        within(self.size <= VOLUME_BYTES_MAX, "size")
+    }
+}
+
+impl Message for CopyRequest {
+    fn check(&self) -> Result<(), WireError> {
+        within((1..=COPY_BYTES_MAX).contains(&self.length), "length of a copy")?;
+        let end = |offset: u64| offset.checked_add(self.length);
+        let fits = |offset| end(offset).is_some_and(|end| end <= VOLUME_BYTES_MAX);
+        within(
+            fits(self.source_offset) && fits(self.target_offset),
+            "range of a copy",
+        )?;
+        let apart = self.source_offset.abs_diff(self.target_offset) >= self.length;
+        within(self.source != self.target || apart, "overlap of a copy")
+    }
+}
+
+impl Message for Copied {
+    fn check(&self) -> Result<(), WireError> {
+        within(self.bytes <= COPY_BYTES_MAX, "copied bytes")?;
+        check_attr(&self.attr)
+    }
+}
+
+impl Message for FlushRequest {
+    fn check(&self) -> Result<(), WireError> {
+        Ok(())
+    }
+}
+
+impl Message for SetAttrRequest {
+    fn check(&self) -> Result<(), WireError> {
+        within(self.attr.mode.is_none_or(|mode| mode <= 0o7777), "mode")?;
+        let times = [self.attr.accessed, self.attr.modified].into_iter().flatten();
+        within(times.into_iter().all(is_a_time), "nanoseconds")
+    }
+}
+
+fn is_a_time(time: NewTime) -> bool {
+    match time {
+        NewTime::Now => true,
+        NewTime::At(time) => time.nanos < 1_000_000_000,
+    }
+}
+
+fn check_node(node: &NewNode) -> Result<(), WireError> {
+    within(node.mode <= 0o7777, "mode")
+}
+
+impl Message for CreateRequest {
+    fn check(&self) -> Result<(), WireError> {
+        check_node(&self.node)
+    }
+}
+
+impl Message for MakeFolderRequest {
+    fn check(&self) -> Result<(), WireError> {
+        check_node(&self.node)
+    }
+}
+
+impl Message for RemoveRequest {
+    fn check(&self) -> Result<(), WireError> {
+        Ok(())
+    }
+}
+
+impl Message for RenameRequest {
     fn check(&self) -> Result<(), WireError> {
         Ok(())
     }

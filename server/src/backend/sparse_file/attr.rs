@@ -61,6 +61,7 @@ impl Origin {
             changed: timestamp(stat.stx_ctime),
             birth_ns: if has_birth { nanoseconds(stat.stx_btime) } else { 0 },
             generation: Generation(0),
+            base: Generation(0),
         })
     }
 

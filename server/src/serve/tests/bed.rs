@@ -13,7 +13,9 @@ use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::error_code::ErrorCode;
 use lacuna_transport::wire::frame::{Code, Header, Kind, Sender};
 use lacuna_transport::wire::map_page::MapPage;
-use lacuna_transport::wire::message::{self, Features, Hello, MapRequest, Opened, PathRequest, Welcome};
+use lacuna_transport::wire::message::{
+    self, Features, Hello, MapRequest, OpenRequest, Opened, PathRequest, Welcome,
+};
 use lacuna_transport::wire::read::{ReadRequest, decode_reply_head};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::oneshot;
@@ -119,6 +121,7 @@ impl Client {
             version: 7,
             features,
             agent: "test".to_owned(),
+            instance: None,
         };
         send(&mut control.0, &traffic, Kind::Hello, 1, message::encode(&hello)).await;
         let (header, body) = receive(&mut control.1, &traffic).await;
@@ -161,7 +164,7 @@ impl Client {
     }
 
     pub(super) async fn open(&mut self, path: &str) -> Opened {
-        message::decode(&self.ask(Kind::Open, path_request(path)).await.unwrap()[0]).unwrap()
+        message::decode(&self.ask(Kind::Open, open_request(path)).await.unwrap()[0]).unwrap()
     }
 
     pub(super) async fn map(&mut self, handle: Handle, range: ByteRange, pages_max: u32) -> Vec<MapPage> {
@@ -203,6 +206,13 @@ impl Client {
 pub(super) fn path_request(path: &str) -> Vec<u8> {
     message::encode(&PathRequest {
         path: NodePath::new(path.as_bytes()).unwrap(),
+    })
+}
+
+pub(super) fn open_request(path: &str) -> Vec<u8> {
+    message::encode(&OpenRequest {
+        path: NodePath::new(path.as_bytes()).unwrap(),
+        write: false,
     })
 }
 
