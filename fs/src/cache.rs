@@ -15,6 +15,7 @@ use std::sync::Arc;
 use lacuna_transport::range::ByteRange;
 use lru::LruCache;
 use parking_lot::Mutex;
+use tokio::sync::futures::OwnedNotified;
 
 use self::budget::{Budget, Reservation};
 
@@ -181,6 +182,11 @@ impl BlockCache {
             }
             released.await;
         }
+    }
+
+    /// Resolves when room was given back after this call.
+    pub fn released(&self) -> OwnedNotified {
+        self.budget.released()
     }
 
     /// Room for `bytes` if eviction can make it: what others are fetching or reading stays theirs.

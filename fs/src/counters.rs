@@ -27,4 +27,8 @@ pub struct Counters {
     pub fetched_bytes: Counter,
     /// Bytes that applications wrote.
     pub written_bytes: Counter,
+    /// Payload bytes of data that the server took.
+    pub sent_bytes: Counter,
+    /// Bytes that were acknowledged and that nobody can take any more.
+    pub lost_bytes: Counter,
 }

@@ -21,6 +21,8 @@ pub enum ErrorKind {
     /// The volume was removed or replaced.
     Stale,
     Invalid,
+    /// The handle was not opened for this.
+    BadHandle,
     /// A named bound is reached.
     Exhausted,
     NoSpace,
@@ -68,6 +70,7 @@ impl ErrorKind {
             Self::ReadOnly => Errno::ROFS,
             Self::Stale => Errno::STALE,
             Self::Invalid => Errno::INVAL,
+            Self::BadHandle => Errno::BADF,
             Self::Exhausted => Errno::NFILE,
             Self::NoSpace => Errno::NOSPC,
             Self::NameTooLong => Errno::NAMETOOLONG,

@@ -15,6 +15,9 @@ use lacuna_transport::wire::map_page::MapPage;
 
 use crate::run_map::RunMap;
 
+/// What storage allocates at least: the smallest hole is as large.
+pub const BLOCK_BYTES: u64 = 4 << 10;
+
 /// What an offset is known to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
@@ -86,6 +89,74 @@ impl ExtentMap {
         if kind == ExtentKind::Zero || !self.zeros.is_uniform() {
             self.zeros.set(range, kind == ExtentKind::Zero);
         }
+    }
+
+    /// Bytes were written into `range`: storage holds the blocks they touch. Call [`Self::resize`] first.
+    pub fn mark_data(&mut self, range: ByteRange) {
+        let blocks = range
+            .align_out(BLOCK_BYTES)
+            .intersect(ByteRange::up_to(self.size));
+        self.classes.set(blocks, Class::Data);
+        if !self.zeros.is_uniform() {
+            self.zeros.set(blocks, false);
+        }
+    }
+
+    /// `range` reads as zeros now and stays allocated.
+    pub fn mark_zero(&mut self, range: ByteRange) {
+        self.set(range.intersect(ByteRange::up_to(self.size)), ExtentKind::Zero);
+    }
+
+    /// `range` was punched: its whole blocks are a hole, parts of others stay what they were.
+    pub fn mark_hole(&mut self, range: ByteRange) {
+        let range = range.intersect(ByteRange::up_to(self.size));
+        let start = range.start().checked_next_multiple_of(BLOCK_BYTES);
+        let end = range.end() / BLOCK_BYTES * BLOCK_BYTES;
+        let whole = start.and_then(|start| ByteRange::new(start, end));
+        if let Some(whole) = whole {
+            self.set(whole, ExtentKind::Hole);
+        }
+    }
+
+    /// Takes over another size that this client made: what is new is a hole, but for the rest of a block that
+    /// is allocated already.
+    pub fn resize(&mut self, size: u64) {
+        let before = std::mem::replace(&mut self.size, size);
+        let Some(new) = ByteRange::new(before, size) else {
+            self.forget(ByteRange::new(size, u64::MAX).unwrap_or(ByteRange::EMPTY));
+            return;
+        };
+        let (tail, rest) = new.split_at(before.next_multiple_of(BLOCK_BYTES));
+        if let Some(last) = before.checked_sub(1) {
+            let (class, zero) = (self.classes.run_at(last).1, self.zeros.run_at(last).1);
+            self.classes.set(tail, class);
+            if zero || !self.zeros.is_uniform() {
+                self.zeros.set(tail, zero);
+            }
+        }
+        self.set(rest, ExtentKind::Hole);
+    }
+
+    /// What the server does not have yet, beyond its end of the volume, is a hole but for what was written.
+    pub fn fill_beyond(&mut self, server_size: u64) {
+        let Some(beyond) = ByteRange::new(server_size, self.size) else {
+            return;
+        };
+        let unknown: Vec<ByteRange> = self
+            .classes
+            .runs(beyond)
+            .filter(|(_, class)| *class == Class::Unknown)
+            .map(|(run, _)| run)
+            .collect();
+        for run in unknown {
+            self.set(run, ExtentKind::Hole);
+        }
+    }
+
+    /// Bytes of `range` that are known to be holes.
+    pub fn hole_bytes(&self, range: ByteRange) -> u64 {
+        let holes = self.known(range).filter(|(_, known)| *known == Known::Hole);
+        holes.map(|(run, _)| run.len()).sum()
     }
 
     /// Makes `range` unknown again.

@@ -1,15 +1,18 @@
 //! The mounted file system without FUSE: what the adapter calls, and what tests drive without a mount.
 //!
-//! Read-only for now: whatever would change something is refused by the mount itself.
+//! The parts: here finding, opening and reading; `changes` to the content of volumes; `names`.
 //!
 //! Calls named `..._now` answer from what is known and never wait; the others may ask the server, each
 //! within the deadline of the mount. Lock order: `namespace` before a volume's state; never the other
 //! way, and neither across an await.
 
+pub mod changes;
+mod names;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lacuna_transport::attr::{Attr, NodeKind, Space};
 use lacuna_transport::id::NodeId;
@@ -22,10 +25,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::Sought;
 use crate::namespace::Namespace;
 use crate::readahead::Readahead;
-use crate::remote::{Change, Remote};
+use crate::remote::{Access, Change, Remote};
 use crate::volume::map::Whence;
 use crate::volume::read::{Gathered, ReadNow};
-use crate::volume::{Shared, Volume};
+use crate::volume::shared::Settings;
+use crate::volume::{OpenOutcome, Shared, Volume};
 
 /// Runs kept in the maps of volumes that nobody has open; about 20 bytes each.
 const IDLE_MAP_RUNS_MAX: usize = 4 << 20;
@@ -43,7 +47,10 @@ pub struct OpenId(pub u64);
 #[derive(Debug)]
 pub struct OpenVolume<R: Remote> {
     volume: Arc<Volume<R>>,
+    access: Access,
     readahead: Mutex<Readahead>,
+    /// Errors of background writes that this handle has reported, or that came before it.
+    failures_seen: AtomicU64,
 }
 
 /// The names of an open folder, as they were when reading it began.
@@ -114,9 +121,9 @@ pub struct FileSystem<R: Remote> {
 
 impl<R: Remote> FileSystem<R> {
     /// A file system whose root is the folder `root` of the server.
-    pub fn new(remote: R, root: NodePath, cache_bytes_max: u64, deadline: Option<Duration>) -> Self {
+    pub fn new(remote: R, root: NodePath, settings: Settings) -> Self {
         Self {
-            shared: Arc::new(Shared::new(remote, cache_bytes_max, deadline)),
+            shared: Arc::new(Shared::new(remote, settings)),
             namespace: Mutex::new(Namespace::new(root)),
             volumes: Mutex::default(),
             folders: Mutex::default(),
@@ -184,17 +191,24 @@ impl<R: Remote> FileSystem<R> {
     }
 
     /// Opens a volume. The answer tells if the kernel's pages of it are still good.
-    pub async fn open(&self, id: NodeId) -> Result<(OpenId, bool)> {
+    pub async fn open(&self, id: NodeId, access: Access) -> Result<(OpenId, bool)> {
         let volume = self.namespace.lock().volume(id)?;
-        let outcome = self.within("open", volume.open()).await?;
+        let outcome = self.within("open", volume.open(access)).await?;
         self.shared.notices.delivered(id).await;
-        self.idle_maps.lock().remove(id);
-        let readahead = Mutex::new(Readahead::new(self.shared.cache.bytes_max()));
+        Ok((self.keep_open(volume, access, outcome), outcome.keep_cache))
+    }
+
+    fn keep_open(&self, volume: Arc<Volume<R>>, access: Access, outcome: OpenOutcome) -> OpenId {
+        self.idle_maps.lock().remove(volume.id());
         let open = self.new_open();
-        self.volumes
-            .lock()
-            .insert(open, Arc::new(OpenVolume { volume, readahead }));
-        Ok((open, outcome.keep_cache))
+        let opened = OpenVolume {
+            volume,
+            access,
+            readahead: Mutex::new(Readahead::new(self.shared.cache.bytes_max())),
+            failures_seen: AtomicU64::new(outcome.failures),
+        };
+        self.volumes.lock().insert(open, Arc::new(opened));
+        open
     }
 
     /// Closes a volume; its map and cached data stay for the next open, within bounds.
@@ -202,9 +216,10 @@ impl<R: Remote> FileSystem<R> {
         let Some(closed) = self.volumes.lock().remove(&open) else {
             return;
         };
-        if !closed.volume.close() {
+        if !closed.volume.close(closed.access) {
             return;
         }
+        closed.volume.discard_if_unlinked();
         let dropped = self.idle_maps.lock().put(&closed.volume);
         for volume in dropped {
             free(volume);
@@ -235,7 +250,18 @@ impl<R: Remote> FileSystem<R> {
 
     pub async fn seek(&self, open: OpenId, from: u64, whence: Whence) -> Result<u64> {
         let open = self.open_volume(open)?;
+        if open.volume.has_writers() {
+            // The kernel may hold pages that were dirtied through a mapping, and does not send them before a
+            // seek. Told to drop its pages it sends them first.
+            self.shared.notices.launder(open.volume.id()).await?;
+        }
         open.volume.seek(from, whence).await
+    }
+
+    /// True if a seek has to wait for the kernel: see [`Self::seek`].
+    pub fn seeks_wait(&self, open: OpenId) -> bool {
+        self.open_volume(open)
+            .is_ok_and(|open| open.volume.has_writers() && self.shared.notices.is_attached())
     }
 
     pub fn open_folder(&self, id: NodeId) -> Result<OpenId> {
@@ -331,7 +357,7 @@ impl<R: Remote> FileSystem<R> {
     pub fn changed(&self, change: &Change) {
         let volume = self.namespace.lock().volume(change.attr.id);
         if let Ok(volume) = volume {
-            volume.update(change.attr, change.range);
+            volume.changed(change.attr, change.range);
         }
     }
 
@@ -357,7 +383,7 @@ impl<R: Remote> FileSystem<R> {
     fn freshest(&self, attr: Attr) -> Attr {
         let volume = self.namespace.lock().volume(attr.id);
         let Ok(volume) = volume else { return attr };
-        volume.update(attr, ByteRange::ALL);
+        volume.update(attr);
         volume.attr_if_followed().unwrap_or(attr)
     }
 
@@ -370,3 +396,6 @@ impl<R: Remote> FileSystem<R> {
         OpenId(self.next_open.fetch_add(1, Ordering::Relaxed))
     }
 }
+
+#[cfg(test)]
+mod tests;

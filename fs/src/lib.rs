@@ -23,6 +23,7 @@ pub mod fuse;
 pub mod location;
 pub mod mount_options;
 pub mod namespace;
+pub mod overlay;
 pub mod readahead;
 pub mod remote;
 pub mod run_map;

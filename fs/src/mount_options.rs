@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use crate::size;
+use crate::volume::shared::{DetectZeroes, Settings};
 
 /// Default of `cache=`.
 pub const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
 /// Smallest `cache=`: a few of the largest reads must fit at once.
 pub const CACHE_BYTES_MIN: u64 = 8 << 20;
+/// Smallest `dirty=`: a few of the largest writes must fit at once.
+pub const DIRTY_BYTES_MIN: u64 = 4 << 20;
 /// Default of `timeout=`.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -19,6 +22,10 @@ pub struct MountOptions {
     /// Users other than the one who mounts may use it; the default for root.
     pub allow_other: Option<bool>,
     pub noexec: bool,
+    pub read_only: bool,
+    /// How much of the cache may wait to be sent or flushed; `None` is half.
+    pub dirty_bytes: Option<u64>,
+    pub detect_zeroes: DetectZeroes,
 }
 
 impl Default for MountOptions {
@@ -28,6 +35,9 @@ impl Default for MountOptions {
             timeout: Some(TIMEOUT_DEFAULT),
             allow_other: None,
             noexec: false,
+            read_only: false,
+            dirty_bytes: None,
+            detect_zeroes: DetectZeroes::Off,
         }
     }
 }
@@ -55,6 +65,24 @@ impl MountOptions {
                         ));
                     }
                 }
+                ("dirty", Some(value)) => {
+                    let bytes = size::parse(value).map_err(|error| format!("-o dirty: {error}"))?;
+                    if bytes < DIRTY_BYTES_MIN {
+                        return Err(format!(
+                            "-o dirty={value} is too small: at least {}",
+                            size::human(DIRTY_BYTES_MIN)
+                        ));
+                    }
+                    options.dirty_bytes = Some(bytes);
+                }
+                ("detect-zeroes", Some("off")) => options.detect_zeroes = DetectZeroes::Off,
+                ("detect-zeroes", Some("on")) => options.detect_zeroes = DetectZeroes::On,
+                ("detect-zeroes", Some("unmap")) => options.detect_zeroes = DetectZeroes::Unmap,
+                ("detect-zeroes", _) => {
+                    return Err(format!("-o {option}: detect-zeroes is off, on or unmap"));
+                }
+                ("ro", None) => options.read_only = true,
+                ("rw", None) => options.read_only = false,
                 ("timeout", Some(value)) => match value.parse::<u64>() {
                     Ok(seconds) if seconds > 0 => options.timeout = Some(Duration::from_secs(seconds)),
                     _ => {
@@ -71,20 +99,37 @@ impl MountOptions {
                 (name, _) if is_foreign(name) => {}
                 _ => {
                     return Err(format!(
-                        "-o {option} is not known: there are cache=SIZE, timeout=SECS, hard, allow_other, noallow_other, ro, noexec"
+                        "-o {option} is not known: there are cache=SIZE, dirty=SIZE, detect-zeroes=off|on|unmap, timeout=SECS, hard, allow_other, noallow_other, ro, rw, noexec"
                     ));
                 }
             }
         }
+        if let Some(bytes) = options.dirty_bytes
+            && bytes > options.cache_bytes / 2
+        {
+            return Err(format!(
+                "-o dirty={}: at most half of the cache ({}): make it smaller, or add cache=SIZE",
+                size::human(bytes),
+                size::human(options.cache_bytes)
+            ));
+        }
         Ok(options)
+    }
+
+    /// What of this concerns the file system.
+    pub fn settings(&self) -> Settings {
+        let settings = Settings::new(self.cache_bytes, self.timeout);
+        Settings {
+            dirty_bytes_max: self.dirty_bytes.unwrap_or(settings.dirty_bytes_max),
+            detect_zeroes: self.detect_zeroes,
+            ..settings
+        }
     }
 }
 
 /// Options that say something to others than us, or what is the case anyway.
 fn is_foreign(name: &str) -> bool {
     const FOREIGN: &[&str] = &[
-        "ro",
-        "rw",
         "defaults",
         "auto",
         "noauto",
@@ -149,6 +194,9 @@ mod tests {
             ("cache=x", "size"),
             ("timeout=0", "timeout"),
             ("nonsense", "nonsense"),
+            ("dirty=1M", "4 MiB"),
+            ("dirty=200M", "half"),
+            ("detect-zeroes=maybe", "unmap"),
             ("cache", "cache"),
         ] {
             let error = parse(bad).unwrap_err();

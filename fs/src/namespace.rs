@@ -1,7 +1,8 @@
 //! What the kernel knows: inodes, and what is open.
 //!
 //! An inode number is the server's [`NodeId`]; the kernel counts its references, and an entry goes when
-//! they are gone. Paths are what requests to the server carry; a node found under a new name takes it.
+//! they are gone. Paths are what requests to the server carry; a node found under a new name takes it, and
+//! one whose name we took away keeps its last path but is not found by it.
 //! Plain data: no IO, no lock of its own.
 
 use std::collections::HashMap;
@@ -21,26 +22,43 @@ struct Node<R: Remote> {
     kind: NodeKind,
     birth_ns: u64,
     lookups: u64,
+    /// False once its name was taken away by us.
+    named: bool,
     volume: Option<Arc<Volume<R>>>,
+}
+
+impl<R: Remote> Node<R> {
+    /// Takes another path and gives back the one before.
+    fn set_path(&mut self, path: NodePath) -> NodePath {
+        if let Some(volume) = self.volume.as_ref().filter(|_| self.path != path) {
+            volume.set_path(path.clone());
+        }
+        std::mem::replace(&mut self.path, path)
+    }
 }
 
 #[derive(Debug)]
 pub struct Namespace<R: Remote> {
     nodes: HashMap<NodeId, Node<R>>,
+    /// The named ones.
+    by_path: HashMap<NodePath, NodeId>,
 }
 
 impl<R: Remote> Namespace<R> {
     /// Knows the root folder only, which is `root` at the server.
     pub fn new(root: NodePath) -> Self {
+        let by_path = HashMap::from([(root.clone(), NodeId::ROOT)]);
         let node = Node {
             path: root,
             kind: NodeKind::Folder,
             birth_ns: 0,
             lookups: 1,
+            named: true,
             volume: None,
         };
         Self {
             nodes: HashMap::from([(NodeId::ROOT, node)]),
+            by_path,
         }
     }
 
@@ -55,12 +73,15 @@ impl<R: Remote> Namespace<R> {
 
     /// The kernel learns of a node once more. A node that took over the number of a removed one starts
     /// afresh, but for the references still out.
+    ///
+    /// A volume that the kernel had forgotten, but with changes the server has not flushed, is the same one.
     pub fn remember(&mut self, path: NodePath, attr: &Attr, shared: &Arc<Shared<R>>) {
         let node = self.nodes.entry(attr.id).or_insert_with(|| Node {
             path: path.clone(),
             kind: attr.kind,
             birth_ns: attr.birth_ns,
             lookups: 0,
+            named: true,
             volume: None,
         });
         if node.birth_ns != attr.birth_ns || node.kind != attr.kind {
@@ -69,14 +90,18 @@ impl<R: Remote> Namespace<R> {
             node.birth_ns = attr.birth_ns;
         }
         node.lookups += 1;
-        match (attr.kind, &node.volume) {
-            (NodeKind::Volume, None) => {
-                node.volume = Some(Arc::new(Volume::new(Arc::clone(shared), path.clone(), *attr)));
-            }
-            (NodeKind::Volume, Some(volume)) if node.path != path => volume.set_path(path.clone()),
-            (NodeKind::Volume, Some(_)) | (NodeKind::Folder, _) => {}
+        node.named = true;
+        if attr.kind == NodeKind::Volume && node.volume.is_none() {
+            let known = shared.unsettled(attr.id);
+            let known = known.filter(|volume| volume.attr().birth_ns == attr.birth_ns);
+            let new = || Arc::new(Volume::new(Arc::clone(shared), path.clone(), *attr));
+            let volume = known.unwrap_or_else(new);
+            volume.set_path(path.clone());
+            node.volume = Some(volume);
         }
-        node.path = path;
+        let before = node.set_path(path.clone());
+        self.unindex(&before, attr.id);
+        self.by_path.insert(path, attr.id);
     }
 
     /// The kernel dropped `lookups` references. If those were the last, the node goes; its volume is given
@@ -87,7 +112,69 @@ impl<R: Remote> Namespace<R> {
         if node.lookups > 0 {
             return None;
         }
-        self.nodes.remove(&id)?.volume
+        let node = self.nodes.remove(&id)?;
+        self.unindex(&node.path, id);
+        node.volume
+    }
+
+    /// The named node at `path`, if the kernel knows it.
+    pub fn id_at(&self, path: &NodePath) -> Option<NodeId> {
+        self.by_path.get(path).copied()
+    }
+
+    /// A name was taken away. The node stays while the kernel refers to it; what is open goes on.
+    pub fn removed(&mut self, path: &NodePath) -> Option<Arc<Volume<R>>> {
+        let id = self.by_path.remove(path)?;
+        let node = self.nodes.get_mut(&id)?;
+        node.named = false;
+        let volume = node.volume.clone()?;
+        volume.unlinked();
+        Some(volume)
+    }
+
+    /// A node, and all that is below it, got another name; what had that name is gone, or has the old one.
+    /// Returns a volume that lost its name by this.
+    pub fn renamed(&mut self, from: &NodePath, to: &NodePath, exchange: bool) -> Option<Arc<Volume<R>>> {
+        let replaced = if exchange { None } else { self.removed(to) };
+        let kind = |path| {
+            self.by_path
+                .get(path)
+                .and_then(|id| self.nodes.get(id))
+                .map(|node| node.kind)
+        };
+        let folders = kind(from) == Some(NodeKind::Folder) || kind(to) == Some(NodeKind::Folder);
+        let moved: Vec<(NodePath, NodeId)> = if folders {
+            let rebased = |(path, id): (&NodePath, &NodeId)| (path.clone(), *id);
+            self.by_path.iter().map(rebased).collect()
+        } else {
+            let both = [from, to].into_iter();
+            both.filter_map(|path| Some((path.clone(), *self.by_path.get(path)?)))
+                .collect()
+        };
+        let moved: Vec<(NodePath, NodePath, NodeId)> = moved
+            .into_iter()
+            .filter_map(|(path, id)| {
+                let there = path.rebase(from, to);
+                let back = || exchange.then(|| path.rebase(to, from)).flatten();
+                Some((path.clone(), there.or_else(back)?, id))
+            })
+            .collect();
+        for (before, _, id) in &moved {
+            self.unindex(before, *id);
+        }
+        for (_, path, id) in moved {
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.set_path(path.clone());
+            }
+            self.by_path.insert(path, id);
+        }
+        replaced
+    }
+
+    fn unindex(&mut self, path: &NodePath, id: NodeId) {
+        if self.by_path.get(path) == Some(&id) {
+            self.by_path.remove(path);
+        }
     }
 
     /// A volume the kernel knows.

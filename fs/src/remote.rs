@@ -16,14 +16,16 @@ pub mod session;
 use std::future::Future;
 use std::sync::Arc;
 
-use lacuna_transport::attr::{Attr, Space};
-use lacuna_transport::id::{Generation, NodeId};
+use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
+use lacuna_transport::id::{BootId, Generation, NodeId};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::map_page::MapPage;
+use lacuna_transport::wire::message::{RenameMode, Reshape};
 use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::overlay::buffer::Slice;
 
 /// The path of a volume; it changes when the volume is found under another name.
 #[derive(Clone, Debug)]
@@ -66,6 +68,7 @@ pub trait Remote: Send + Sync + 'static {
         &self,
         path: &SharedPath,
         id: NodeId,
+        access: Access,
     ) -> impl Future<Output = Result<(Self::Volume, Attr)>> + Send;
 
     /// Attributes of an open volume, whatever became of its name.
@@ -91,6 +94,106 @@ pub trait Remote: Send + Sync + 'static {
     ) -> impl Future<Output = Result<()>> + Send;
 
     fn space(&self) -> impl Future<Output = Result<Space>> + Send;
+
+    /// Which run of the server the session there is belongs to; waits for a session.
+    fn boot(&self) -> impl Future<Output = Result<BootId>> + Send;
+
+    /// The same without waiting; `None` while there is no session.
+    fn boot_now(&self) -> Option<BootId>;
+
+    /// Writes `slices` into `ranges`, in order. At most one wire write, see `wire::write`.
+    ///
+    /// This and the other changes of content that take a `boot` are never sent twice by the remote: one
+    /// whose session is lost, or meets another run of the server, fails with `Disconnected`, and the
+    /// caller decides what must come first.
+    fn write(
+        &self,
+        volume: &Self::Volume,
+        boot: BootId,
+        ranges: Vec<ByteRange>,
+        slices: Vec<Slice>,
+    ) -> impl Future<Output = Result<Attr>> + Send;
+
+    /// Punches, zeroes or allocates a range.
+    fn reshape(
+        &self,
+        volume: &Self::Volume,
+        boot: BootId,
+        how: Reshape,
+        range: ByteRange,
+        grow: bool,
+    ) -> impl Future<Output = Result<Attr>> + Send;
+
+    fn resize(
+        &self,
+        volume: &Self::Volume,
+        boot: BootId,
+        size: u64,
+    ) -> impl Future<Output = Result<Attr>> + Send;
+
+    /// Copies `range` of `source` to `offset` of `target`, durably; tells how many bytes and what the
+    /// target is then.
+    fn copy(
+        &self,
+        boot: BootId,
+        source: (&Self::Volume, ByteRange),
+        target: (&Self::Volume, u64),
+    ) -> impl Future<Output = Result<(u64, Attr)>> + Send;
+
+    /// Everything answered before is on stable storage.
+    fn flush(
+        &self,
+        volume: &Self::Volume,
+        boot: BootId,
+        data_only: bool,
+    ) -> impl Future<Output = Result<Attr>> + Send;
+
+    fn set_attr(
+        &self,
+        subject: Named<'_, Self::Volume>,
+        attr: NewAttr,
+    ) -> impl Future<Output = Result<Attr>> + Send;
+
+    /// Makes a volume of size 0, opened for writing; without `exclusive` one that is there is opened.
+    fn create(
+        &self,
+        path: &SharedPath,
+        node: NewNode,
+        exclusive: bool,
+    ) -> impl Future<Output = Result<(Self::Volume, Attr)>> + Send;
+
+    fn make_folder(&self, path: &NodePath, node: NewNode) -> impl Future<Output = Result<Attr>> + Send;
+
+    /// Removes a volume or an empty folder, if it still is the node `id`.
+    fn remove(
+        &self,
+        path: &NodePath,
+        folder: bool,
+        id: Option<NodeId>,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    fn rename(
+        &self,
+        from: &NodePath,
+        to: &NodePath,
+        mode: RenameMode,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    fn flush_folder(&self, path: &NodePath) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// What a volume is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    ReadWrite,
+}
+
+/// A node by its name, or a volume that is open, whatever became of its name.
+#[derive(Debug)]
+pub enum Named<'a, V> {
+    Path(&'a NodePath),
+    Open(&'a V),
 }
 
 /// What a server says on its own.

@@ -80,7 +80,7 @@ impl MountStatus {
             cache_bytes_read: shared.counters.cache_bytes_read.value(),
             fetched_bytes: shared.counters.fetched_bytes.value(),
             written_bytes: shared.counters.written_bytes.value(),
-            dirty_bytes: 0,
+            dirty_bytes: shared.dirty_bytes(),
             cache_bytes: shared.cache.bytes(),
             cache_bytes_max: shared.cache.bytes_max(),
             rtt_us,

@@ -1,130 +1,103 @@
-//! One volume of the mount: its attributes, its map, what is being fetched for it.
+//! One volume of the mount: its attributes, its map, what is being fetched for it, what is to be sent.
 //!
-//! Owns the volume's state behind one lock, held for look-ups only, never across IO or a copy of data.
+//! Owns the volume's state behind one lock, held for look-ups and copies into memory, never across IO.
 //! Lock order: `Volume::state`, then `Volume::bound` or the cache's own lock.
 //!
 //! Invariants:
-//! * map, attributes and cached data belong to one generation; when the server names another one, what
-//!   is known of the changed range is dropped before anything new is taken in;
+//! * map, attributes and cached data belong to one base (the latest content somebody else made) and what
+//!   this client changed since; when the server names another base, what is known of the changed range is
+//!   dropped before anything new is taken in, but never what this client still has to send;
 //! * no two fetches of one byte are under way at once (`flight`), but after a change: what was asked for
 //!   before it is never cached after it;
-//! * a hole or zero is read without a request.
+//! * a hole or zero is read without a request;
+//! * what was acknowledged stays in the overlay until it is flushed at the server.
 //!
-//! The parts: `read` (plan and gather), `flight` (fetch and share), `map` (fetch and seek).
+//! The parts: `read` (plan and gather), `flight` (fetch and share), `map` (fetch and seek), `write` (take
+//! in), `write_back` (send and flush), `reshape` (changes that wait for the server).
 
 pub mod flight;
 pub mod map;
 pub mod notices;
 pub mod read;
+pub mod reshape;
+pub mod shared;
+pub mod write;
+pub mod write_back;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use lacuna_transport::attr::{Attr, NodeKind};
-use lacuna_transport::id::Generation;
+use lacuna_transport::id::{Generation, NodeId};
 use lacuna_transport::path::NodePath;
 use lacuna_transport::range::ByteRange;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore};
 
 use self::flight::Flight;
-use self::notices::Notices;
-use crate::cache::{BlockCache, CacheKey, PAGE_BYTES};
-use crate::counters::Counters;
+pub use self::shared::Shared;
+use self::write_back::WriteBack;
+use crate::cache::CacheKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::ExtentMap;
-use crate::remote::{Remote, SharedPath};
+use crate::overlay::Content;
+use crate::remote::{Access, Remote, SharedPath};
+use crate::run_map::RunMap;
 
 /// Fetches of one volume at once: half of the lanes.
 const FETCHES_MAX: usize = 32;
 
-/// What all volumes of a mount share.
-#[derive(Debug)]
-pub struct Shared<R> {
-    pub remote: R,
-    pub cache: BlockCache,
-    pub counters: Counters,
-    pub notices: Notices,
-    /// How long one operation may take in all; `None` waits for ever (`-o hard`).
-    pub deadline: Option<Duration>,
-    /// Pages that reads which wait may pin at once: half of the budget. What a read has gathered stays
-    /// pinned while it waits for the rest, so without this bound many reads could hold all of the budget
-    /// and wait for each other.
-    admitted: Semaphore,
-    admitted_pages_max: u32,
-    keys: AtomicU64,
-}
-
-impl<R> Shared<R> {
-    pub fn new(remote: R, cache_bytes_max: u64, deadline: Option<Duration>) -> Self {
-        let admitted_pages_max = u32::try_from(cache_bytes_max / PAGE_BYTES / 2)
-            .unwrap_or(u32::MAX)
-            .max(1);
-        let permits = usize::try_from(admitted_pages_max).unwrap_or(Semaphore::MAX_PERMITS);
-        Self {
-            remote,
-            cache: BlockCache::new(cache_bytes_max),
-            admitted: Semaphore::new(permits.min(Semaphore::MAX_PERMITS)),
-            admitted_pages_max,
-            counters: Counters::default(),
-            notices: Notices::default(),
-            deadline,
-            keys: AtomicU64::new(0),
-        }
-    }
-
-    /// Waits until a read of `bytes` may pin what it gathers.
-    async fn admit(&self, bytes: u64) -> Result<SemaphorePermit<'_>> {
-        // Whole pages, and one more at either end.
-        let pages = u32::try_from(bytes.div_ceil(PAGE_BYTES) + 2).unwrap_or(u32::MAX);
-        let permit = self
-            .admitted
-            .acquire_many(pages.min(self.admitted_pages_max))
-            .await;
-        permit.map_err(|_| Error::new(ErrorKind::Internal, "the mount has ended"))
-    }
-
-    /// Ends an operation that takes too long.
-    pub async fn within_deadline<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-        match self.deadline {
-            None => work.await,
-            Some(deadline) => tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
-                let text = format!("{what}: no answer within {} s (-o timeout=)", deadline.as_secs());
-                Err(Error::new(ErrorKind::TimedOut, text))
-            }),
-        }
-    }
-}
-
 #[derive(Debug)]
 struct State {
+    /// As this client sees it: with what it has not sent yet.
     attr: Attr,
+    /// What the map and the cached data follow from, see [`Attr::base`].
+    base: Generation,
     map: ExtentMap,
+    /// Pages of the map on their way, and what this client changed meanwhile.
+    map_fetches: usize,
+    changed_meanwhile: RunMap<bool>,
     flights: Vec<Arc<Flight>>,
     opens: u64,
+    /// Of those, how many may write.
+    writers: u64,
     /// Opens under way: while there are any, the volume stays bound.
     opening: u64,
     /// The server tells of changes since these attributes: an answer of an older generation was overtaken
     /// on its way. Not so while closed, or after a reconnect until the volume was looked at again.
     followed: bool,
-    /// The generation whose pages the kernel may hold.
-    kernel_generation: Option<Generation>,
+    /// The base whose pages the kernel may hold.
+    kernel_base: Option<Generation>,
+    back: WriteBack,
 }
 
 pub struct Volume<R: Remote> {
     path: SharedPath,
+    id: NodeId,
     key: CacheKey,
     shared: Arc<Shared<R>>,
     state: Mutex<State>,
-    /// The volume as opened at the server, while anyone has it open here.
-    bound: Mutex<Option<Arc<R::Volume>>>,
+    /// The volume as opened at the server, while anyone has it open here or something is to be sent.
+    bound: Mutex<Option<Bound<R>>>,
     /// Held while opening, so that two first opens make one handle.
     opening: tokio::sync::Mutex<()>,
     /// Fetches of this volume under way: one that hangs at the server leaves lanes to the others.
     fetches: Semaphore,
     /// Held while a single page of the map is fetched.
     map_fetch: tokio::sync::Mutex<()>,
+    /// Writes pass together; a change that waits for the server passes alone.
+    gate: tokio::sync::RwLock<()>,
+    /// Held while a new run of the server is brought up to date.
+    settling: tokio::sync::Mutex<()>,
+    /// Something to send, or to try again, for the task that sends.
+    arrived: Notify,
+    /// A batch was answered or failed.
+    progress: Notify,
+}
+
+struct Bound<R: Remote> {
+    volume: Arc<R::Volume>,
+    access: Access,
 }
 
 impl<R: Remote> std::fmt::Debug for Volume<R> {
@@ -140,6 +113,54 @@ impl<R: Remote> std::fmt::Debug for Volume<R> {
 pub struct OpenOutcome {
     /// The kernel's cached pages are still those of the volume.
     pub keep_cache: bool,
+    /// Errors of background writes so far: those are not this handle's.
+    pub failures: u64,
+}
+
+/// Who says what the attributes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// The answer to a question.
+    Answer,
+    /// The server on its own: somebody else changed this range.
+    Event(ByteRange),
+}
+
+impl State {
+    /// Takes over attributes that are newer, but for what this client has changed and not sent.
+    fn adopt(&mut self, attr: Attr) {
+        let overlay = &self.back.overlay;
+        let mut next = attr;
+        if overlay.has_unsent() {
+            next.size = attr.size.max(overlay.unsent_end());
+            next.allocated_bytes = attr.allocated_bytes.max(self.attr.allocated_bytes);
+            next.modified = attr.modified.max(self.attr.modified);
+            next.changed = attr.changed.max(self.attr.changed);
+        }
+        if next.size != self.map.size() {
+            self.map.resize(next.size);
+        }
+        self.attr = next;
+    }
+
+    /// Shows in the map what the overlay holds of `range`: what the server says may be older.
+    fn overlay_on_map(&mut self, range: ByteRange) {
+        for (part, content) in self.back.overlay.pieces(range) {
+            match content {
+                Some(Content::Data(_)) => self.map.mark_data(part),
+                Some(Content::Zero) => self.map.mark_zero(part),
+                Some(Content::Hole) => self.map.mark_hole(part),
+                None => {}
+            }
+        }
+    }
+
+    /// This client changed `range` of the map.
+    fn note_map_change(&mut self, range: ByteRange) {
+        if self.map_fetches > 0 {
+            self.changed_meanwhile.set(range, true);
+        }
+    }
 }
 
 impl<R: Remote> Volume<R> {
@@ -147,18 +168,23 @@ impl<R: Remote> Volume<R> {
     pub fn new(shared: Arc<Shared<R>>, path: NodePath, attr: Attr) -> Self {
         debug_assert_eq!(attr.kind, NodeKind::Volume);
         let key = CacheKey(shared.keys.fetch_add(1, Ordering::Relaxed));
-        let map = ExtentMap::new(attr.size);
         let state = State {
             attr,
-            map,
+            base: attr.base,
+            map: ExtentMap::new(attr.size),
+            map_fetches: 0,
+            changed_meanwhile: RunMap::new(false),
             flights: Vec::new(),
             opens: 0,
+            writers: 0,
             opening: 0,
             followed: false,
-            kernel_generation: None,
+            kernel_base: None,
+            back: WriteBack::default(),
         };
         Self {
             path: SharedPath::new(path),
+            id: attr.id,
             key,
             shared,
             state: Mutex::new(state),
@@ -166,21 +192,35 @@ impl<R: Remote> Volume<R> {
             opening: tokio::sync::Mutex::new(()),
             fetches: Semaphore::new(FETCHES_MAX),
             map_fetch: tokio::sync::Mutex::new(()),
+            gate: tokio::sync::RwLock::new(()),
+            settling: tokio::sync::Mutex::new(()),
+            arrived: Notify::new(),
+            progress: Notify::new(),
         }
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.id
     }
 
     pub fn attr(&self) -> Attr {
         self.state.lock().attr
     }
 
-    /// Attributes kept true by events: only while the volume is open and followed.
+    /// Attributes kept true by events: only while the volume is open and followed, or has changes that the
+    /// server does not know.
     pub fn attr_if_followed(&self) -> Option<Attr> {
         let state = self.state.lock();
-        (state.opens > 0 && state.followed).then_some(state.attr)
+        (state.back.overlay.has_unsent() || (state.opens > 0 && state.followed)).then_some(state.attr)
     }
 
     pub fn is_open(&self) -> bool {
         self.state.lock().opens > 0
+    }
+
+    /// True while a handle that may write is open: pages may be dirtied through a mapping.
+    pub fn has_writers(&self) -> bool {
+        self.state.lock().writers > 0
     }
 
     /// There is a new session: events may have been missed, and its numbers may be lower.
@@ -197,50 +237,79 @@ impl<R: Remote> Volume<R> {
         self.path.set(path);
     }
 
+    /// Its name was taken away; who has it open goes on.
+    pub fn unlinked(&self) {
+        let mut state = self.state.lock();
+        state.attr.links = state.attr.links.saturating_sub(1);
+    }
+
     /// Runs of the map held in memory.
     pub fn map_runs(&self) -> usize {
         self.state.lock().map.runs_held()
     }
 
     /// Opens once more. Asks the server each time: what changed behind our back is noticed here.
-    pub async fn open(self: &Arc<Self>) -> Result<OpenOutcome> {
+    pub async fn open(self: &Arc<Self>, access: Access) -> Result<OpenOutcome> {
         let _under_way = Opening::begin(self);
         let opening = self.opening.lock().await;
         let path = self.path();
-        let id = self.attr().id;
-        let attr = if self.bound.lock().is_some() {
+        let enough = |bound: &Bound<R>| bound.access == access || bound.access == Access::ReadWrite;
+        let bound = self.bound.lock().as_ref().is_some_and(enough);
+        let attr = if bound {
             self.shared.remote.stat(&path).await?
         } else {
-            let (volume, attr) = self.shared.remote.open(&self.path, id).await?;
-            *self.bound.lock() = Some(Arc::new(volume));
+            let (volume, attr) = self.shared.remote.open(&self.path, self.id, access).await?;
+            self.bind(volume, access);
             attr
         };
-        if attr.id != id {
+        if attr.id != self.id {
             return Err(Error::new(
                 ErrorKind::Stale,
                 format!("{path} was replaced at the server"),
             ));
         }
-        self.update(attr, ByteRange::ALL);
-        let (outcome, incomplete) = {
-            let mut state = self.state.lock();
-            state.opens += 1;
-            state.followed = true;
-            let keep_cache = state.kernel_generation == Some(state.attr.generation);
-            state.kernel_generation = Some(state.attr.generation);
-            (OpenOutcome { keep_cache }, state.map.first_unknown(0).is_some())
-        };
+        let outcome = self.opened(attr, access);
         drop(opening);
-        if incomplete {
-            self.start_loading_map();
-        }
         Ok(outcome)
     }
 
+    /// The volume was made and opened by one request.
+    pub fn created(self: &Arc<Self>, volume: R::Volume, attr: Attr) -> OpenOutcome {
+        let _under_way = Opening::begin(self);
+        self.bind(volume, Access::ReadWrite);
+        self.opened(attr, Access::ReadWrite)
+    }
+
+    fn bind(&self, volume: R::Volume, access: Access) {
+        let volume = Arc::new(volume);
+        let before = self.bound.lock().replace(Bound { volume, access });
+        drop(before);
+    }
+
+    fn opened(self: &Arc<Self>, attr: Attr, access: Access) -> OpenOutcome {
+        self.update(attr);
+        let mut state = self.state.lock();
+        state.opens += 1;
+        state.writers += u64::from(access == Access::ReadWrite);
+        state.followed = true;
+        let keep_cache = state.kernel_base == Some(state.base);
+        state.kernel_base = Some(state.base);
+        let failures = state.back.failures();
+        let incomplete = state.map.first_unknown(0).is_some();
+        drop(state);
+        if incomplete {
+            self.start_loading_map();
+        }
+        OpenOutcome { keep_cache, failures }
+    }
+
     /// Closes once. After the last one the map and the cached data stay, for the next open.
-    pub fn close(&self) -> bool {
+    pub fn close(&self, access: Access) -> bool {
         let mut state = self.state.lock();
         state.opens = state.opens.saturating_sub(1);
+        if access == Access::ReadWrite {
+            state.writers = state.writers.saturating_sub(1);
+        }
         let last = state.opens == 0;
         drop(state);
         if last {
@@ -252,59 +321,92 @@ impl<R: Remote> Volume<R> {
     /// Drops the map of a closed volume.
     pub fn forget_map(&self) {
         let mut state = self.state.lock();
-        if state.opens == 0 {
+        if state.opens == 0 && state.back.overlay.is_empty() {
             state.map = ExtentMap::new(state.attr.size);
         }
     }
 
-    /// Takes in attributes from the server. If they are of another generation, what is known of `range`
-    /// is dropped and the kernel told.
-    pub fn update(&self, attr: Attr, range: ByteRange) {
+    /// Takes in attributes that were asked for.
+    pub fn update(&self, attr: Attr) {
+        self.take_in(attr, Told::Answer);
+    }
+
+    /// Somebody else changed `range`.
+    pub fn changed(&self, attr: Attr, range: ByteRange) {
+        self.take_in(attr, Told::Event(range));
+    }
+
+    /// Takes in attributes from the server. If somebody else changed the volume, what is known of the changed
+    /// range is dropped and the kernel told.
+    fn take_in(&self, attr: Attr, told: Told) {
+        let run = self.shared.remote.boot_now();
         let mut state = self.state.lock();
-        if state.followed && attr.generation < state.attr.generation {
+        if state.back.is_ahead_of(run) {
+            // Another run of the server, which has not got again what it may have lost: we know better.
             return;
         }
-        let changed = attr.generation != state.attr.generation;
+        // Its base is our own latest change: nobody else's came since.
+        let ours = attr.base == state.attr.generation;
+        let (foreign, range) = match told {
+            Told::Answer if state.followed && attr.base < state.base => return,
+            Told::Answer => (attr.base != state.base && !ours, ByteRange::ALL),
+            Told::Event(range) => (attr.base > state.base || !state.followed, range),
+        };
+        let newer = attr.generation >= state.attr.generation || !state.followed;
+        if !foreign {
+            if attr.base != state.base && ours {
+                if state.kernel_base == Some(state.base) {
+                    state.kernel_base = Some(attr.base);
+                }
+                state.base = attr.base;
+            }
+            if newer {
+                state.adopt(attr);
+            }
+            return;
+        }
         let resized = attr.size != state.attr.size;
-        state.attr = attr;
-        if !changed && !resized {
-            return;
-        }
         let range = if resized { ByteRange::ALL } else { range };
+        state.base = attr.base;
         if range == ByteRange::ALL {
             state.map = ExtentMap::new(attr.size);
         } else {
             state.map.forget(range);
         }
+        if newer {
+            state.adopt(attr);
+        }
+        state.overlay_on_map(ByteRange::ALL);
         state.flights.retain(|flight| !flight.go_stale(range));
         self.shared.cache.remove(self.key, range);
-        tracing::debug!(volume = %self.path, generation = attr.generation.0, %range, "changed at the server");
+        tracing::debug!(volume = %self.path, base = attr.base.0, %range, "changed at the server");
         // The kernel may still hold pages and attributes, also of a volume that nobody has open. It is told
-        // on another thread: an open that comes first must not keep its pages, so `kernel_generation`
-        // stays what it was.
+        // on another thread: an open that comes first must not keep its pages, so `kernel_base` stays what
+        // it was.
         drop(state);
         self.shared.notices.post(attr.id);
     }
 
     /// Looks at the open volume again, whatever became of its name, and takes in what changed.
-    pub async fn resync(&self) -> Result<()> {
+    pub async fn resync(self: &Arc<Self>) -> Result<()> {
+        self.settle().await?;
         let attr = self.shared.remote.stat_open(&*self.bound()?).await?;
-        self.update(attr, ByteRange::ALL);
+        self.update(attr);
         self.state.lock().followed = true;
         Ok(())
     }
 
-    fn bound(&self) -> Result<Arc<R::Volume>> {
-        let bound = self.bound.lock().clone();
+    pub(crate) fn bound(&self) -> Result<Arc<R::Volume>> {
+        let bound = self.bound.lock().as_ref().map(|bound| Arc::clone(&bound.volume));
         bound.ok_or_else(|| Error::new(ErrorKind::Stale, format!("{} is not open", self.path())))
     }
 
-    /// Lets go of the server's handle once nobody has the volume open or is about to. Checked and done
-    /// under the lock, so that an open that comes meanwhile makes a new one.
+    /// Lets go of the server's handle once nobody has the volume open or is about to, and nothing is left to
+    /// send. Checked and done under the lock, so that an open that comes meanwhile makes a new one.
     fn unbind_if_idle(&self) {
         let mut state = self.state.lock();
         let mut unbound = None;
-        if state.opens == 0 && state.opening == 0 {
+        if state.opens == 0 && state.opening == 0 && !state.back.is_unsettled() {
             state.followed = false;
             unbound = self.bound.lock().take();
         }

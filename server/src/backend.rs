@@ -10,16 +10,20 @@
 //! * No path, link or race reaches anything outside the export, and nothing but regular volumes and
 //!   folders is shown or opened. Opening never blocks on the other end of anything.
 //! * A read is always full: what lies beyond the end is zero.
+//! * A change is done in full or an error; one that failed may be done in part, within its range.
+//! * What is not shown is not touched either: its name is taken for what would be made there, and missing
+//!   for what would be removed or renamed.
 //!
-//! Methods block, apart from [`OpenVolume::read_cached`], and run on the blocking pool. Step 2 adds
-//! `write_at`, `punch`, `zero`, `resize` and `flush` to [`OpenVolume`], `create`, `remove` and `rename`
-//! to [`Backend`]; block devices and Ceph come behind the same two traits.
+//! Methods block, apart from [`OpenVolume::read_cached`], and run on the blocking pool. Changes are in the
+//! page cache of the host when they return; [`OpenVolume::flush`] and [`Backend::flush_folder`] make them
+//! durable. Block devices and Ceph come behind the same two traits.
 //!
 //! Left out on purpose: generations. A backend reports the stamps (times, size, id) and how fine its
 //! clock is; [`crate::generation`] decides.
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+mod copy;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
 #[cfg(any(test, feature = "testing"))]
@@ -31,10 +35,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lacuna_transport::attr::{Attr, Space};
+use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
 use lacuna_transport::extent::Extent;
+use lacuna_transport::id::NodeId;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::message::RenameMode;
 
 use crate::error::Result;
 
@@ -49,7 +55,47 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// [`lacuna_transport::limits::FOLDER_NODES_MAX`] (else `Exhausted`).
     fn list(&self, path: &NodePath) -> Result<Vec<(NodeName, Attr)>>;
 
+    /// Opens for reading; [`OpenVolume::ready_to_change`] makes it writable.
     fn open(&self, path: &NodePath) -> Result<Arc<dyn OpenVolume>>;
+
+    /// Makes an empty volume with this owner and mode, whatever the umask is, and opens it for changes. What
+    /// is there already is opened as it is, or is `Exists` if `exclusive`.
+    ///
+    /// `announce` is called once before the volume gets its name: with its attributes where the storage can
+    /// make a volume before naming it, else with `None`.
+    fn create(
+        &self,
+        path: &NodePath,
+        node: &NewNode,
+        exclusive: bool,
+        announce: &mut dyn FnMut(Option<&Attr>),
+    ) -> Result<Created>;
+
+    /// Makes an empty folder with this owner and mode, whatever the umask is.
+    fn make_folder(&self, path: &NodePath, node: &NewNode) -> Result<Attr>;
+
+    /// Takes the name of a volume, or of an empty folder, away. With an `id`: `Stale` if it is another node.
+    fn remove(&self, path: &NodePath, folder: bool, id: Option<NodeId>) -> Result<()>;
+
+    fn rename(&self, from: &NodePath, to: &NodePath, mode: RenameMode) -> Result<()>;
+
+    /// Sets attributes of a volume or folder: first the owner, then the mode, so that bits a change of
+    /// owner takes off are there if they were asked for.
+    fn set_attr(&self, path: &NodePath, new: &NewAttr) -> Result<Attr>;
+
+    /// Makes the names in a folder durable.
+    fn flush_folder(&self, path: &NodePath) -> Result<()>;
+
+    /// Copies `range` of `source` to `offset` of `target`, both opened here: holes stay holes, extents are
+    /// shared where the storage can, and the target grows as needed. Ends where the source ends; returns
+    /// how many bytes that is. Two ranges of one volume do not overlap.
+    fn copy(
+        &self,
+        source: &dyn OpenVolume,
+        range: ByteRange,
+        target: &dyn OpenVolume,
+        offset: u64,
+    ) -> Result<u64>;
 
     fn space(&self) -> Result<Space>;
 
@@ -58,7 +104,16 @@ pub trait Backend: Debug + Send + Sync + 'static {
     fn clock_tick(&self) -> Duration;
 }
 
-/// An open volume.
+/// What [`Backend::create`] opened.
+#[derive(Debug)]
+pub struct Created {
+    pub volume: Arc<dyn OpenVolume>,
+    /// False if it was there before.
+    pub is_new: bool,
+}
+
+/// An open volume. Whoever has one may read; for changes [`OpenVolume::ready_to_change`] comes first, so that
+/// a refusal is met when it is opened.
 pub trait OpenVolume: Debug + Send + Sync + 'static {
     /// Attributes now. Cheap and does not wait for storage: called before and after each read.
     fn attr(&self) -> Result<Attr>;
@@ -75,8 +130,40 @@ pub trait OpenVolume: Debug + Send + Sync + 'static {
     /// earlier. Empty if `range` starts at or beyond the end.
     fn extents(&self, range: ByteRange, runs_max: usize) -> Result<Vec<Extent>>;
 
-    /// A descriptor whose inode inotify can watch for changes behind our back.
-    fn watch_fd(&self) -> Option<BorrowedFd<'_>> {
+    /// Makes sure that changes can be made. Again and again is cheap.
+    fn ready_to_change(&self) -> Result<()>;
+
+    /// Writes all of `bytes`; the volume grows as needed.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()>;
+
+    /// Frees the whole blocks of `range`, zeros the rest of it. Nothing happens beyond the end.
+    fn punch(&self, range: ByteRange) -> Result<()>;
+
+    /// Makes `range` read as zeros, allocated where the storage can. Without `grow` the size stays.
+    fn zero(&self, range: ByteRange, grow: bool) -> Result<()>;
+
+    /// Reserves space for `range`, so that later writes into it do not lack any. Without `grow` the size stays.
+    fn allocate(&self, range: ByteRange, grow: bool) -> Result<()>;
+
+    /// Cuts, or grows with a hole.
+    fn resize(&self, size: u64) -> Result<()>;
+
+    /// Grows with a hole, unless it is as large already. Never cuts, whatever else goes on.
+    fn grow(&self, size: u64) -> Result<()>;
+
+    /// Makes all changes so far durable. With `data_only` without attributes that no read needs.
+    fn flush(&self, data_only: bool) -> Result<()>;
+
+    /// As [`Backend::set_attr`].
+    fn set_attr(&self, new: &NewAttr) -> Result<()>;
+
+    /// A descriptor open for reading: for inotify, and for copies within the kernel.
+    fn read_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// A descriptor open for writing, for copies within the kernel; `None` if there is none yet.
+    fn write_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 }

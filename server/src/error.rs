@@ -43,6 +43,18 @@ pub enum ErrorKind {
     InUse,
     /// A file of ours has a content that we refuse to touch.
     Corrupt,
+    /// The name is taken.
+    Exists,
+    /// The folder still holds something, shown or not.
+    NotEmpty,
+    /// In use by the host: a mount point, a running program, a swap file.
+    Busy,
+    /// The two names are on different file systems.
+    CrossDevice,
+    /// Larger than the storage can hold in one volume.
+    TooLarge,
+    /// Refused to anyone: an immutable file, an owner that only root can give.
+    NotPermitted,
 }
 
 /// An error with its context. `Display` is one line that says what happened, to what, and why.
@@ -99,17 +111,24 @@ impl Error {
 
 impl ErrorKind {
     /// What a failed system call on a node of an export means to a client.
+    ///
+    /// A rename across file systems is EXDEV too: whoever renames says so itself.
     fn of(errno: Errno) -> Self {
         match errno {
             // ELOOP and EXDEV: a link on the way, or a way out of the export. Neither is ever shown.
             Errno::NOENT | Errno::LOOP | Errno::XDEV => Self::NotFound,
             Errno::NOTDIR => Self::NotFolder,
             Errno::ISDIR => Self::NotVolume,
-            Errno::ACCESS | Errno::PERM => Self::Denied,
+            Errno::ACCESS => Self::Denied,
+            Errno::PERM => Self::NotPermitted,
+            Errno::EXIST => Self::Exists,
+            Errno::NOTEMPTY => Self::NotEmpty,
+            Errno::BUSY | Errno::TXTBSY => Self::Busy,
+            Errno::FBIG | Errno::OVERFLOW => Self::TooLarge,
             Errno::ROFS => Self::ReadOnly,
             Errno::STALE => Self::Stale,
             Errno::INVAL => Self::Invalid,
-            Errno::MFILE | Errno::NFILE | Errno::NOMEM => Self::Exhausted,
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::MLINK => Self::Exhausted,
             Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
             Errno::OPNOTSUPP | Errno::NOSYS => Self::Unsupported,
             Errno::NAMETOOLONG => Self::NameTooLong,
@@ -134,8 +153,40 @@ impl ErrorKind {
             Self::Unsupported => ErrorCode::Unsupported,
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::NameTooLong => ErrorCode::NameTooLong,
+            Self::Exists => ErrorCode::Exists,
+            Self::NotEmpty => ErrorCode::NotEmpty,
+            Self::Busy => ErrorCode::Busy,
+            Self::CrossDevice => ErrorCode::CrossDevice,
+            Self::TooLarge => ErrorCode::TooLarge,
+            Self::NotPermitted => ErrorCode::NotPermitted,
             // These concern whoever runs the daemon; that one reaches a client is our bug.
             Self::Internal | Self::InUse | Self::Corrupt => ErrorCode::Internal,
+        }
+    }
+
+    /// The kind that a client was told of with `code`.
+    pub const fn of_wire(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::NotFound => Self::NotFound,
+            ErrorCode::NotFolder => Self::NotFolder,
+            ErrorCode::NotVolume => Self::NotVolume,
+            ErrorCode::Denied => Self::Denied,
+            ErrorCode::ReadOnly => Self::ReadOnly,
+            ErrorCode::Stale => Self::Stale,
+            ErrorCode::Invalid => Self::Invalid,
+            ErrorCode::Exhausted => Self::Exhausted,
+            ErrorCode::NoSpace => Self::NoSpace,
+            ErrorCode::Io => Self::Io,
+            ErrorCode::Unsupported => Self::Unsupported,
+            ErrorCode::Internal => Self::Internal,
+            ErrorCode::ShuttingDown => Self::ShuttingDown,
+            ErrorCode::NameTooLong => Self::NameTooLong,
+            ErrorCode::Exists => Self::Exists,
+            ErrorCode::NotEmpty => Self::NotEmpty,
+            ErrorCode::Busy => Self::Busy,
+            ErrorCode::CrossDevice => Self::CrossDevice,
+            ErrorCode::TooLarge => Self::TooLarge,
+            ErrorCode::NotPermitted => Self::NotPermitted,
         }
     }
 }
@@ -186,6 +237,26 @@ mod tests {
         let error = Error::new(ErrorKind::Invalid, "é".repeat(TEXT_BYTES_MAX));
         let text = error.wire_text();
         assert!(text.len() <= TEXT_BYTES_MAX && text.len() > TEXT_BYTES_MAX - 2);
+    }
+
+    #[test]
+    fn every_code_has_a_kind_that_says_it() {
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorKind::of_wire(*code).wire_code(), *code);
+        }
+    }
+
+    #[test]
+    fn refusals_are_told_apart() {
+        for (errno, kind) in [
+            (Errno::ACCESS, ErrorKind::Denied),
+            (Errno::PERM, ErrorKind::NotPermitted),
+            (Errno::DQUOT, ErrorKind::NoSpace),
+            (Errno::FBIG, ErrorKind::TooLarge),
+            (Errno::TXTBSY, ErrorKind::Busy),
+        ] {
+            assert_eq!(Error::os("x", errno).kind(), kind);
+        }
     }
 
     #[test]

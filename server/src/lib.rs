@@ -2,9 +2,10 @@
 //!
 //! * [`backend`]: the one door to storage, and what is behind it.
 //! * [`generation`], [`catalog`]: which content a volume has, who has it open, who is told of changes.
+//! * [`operations`]: changes of names, each with effect once.
 //! * [`access`]: who may connect.
 //! * [`state`], [`control`]: the state folder, and talking to the daemon that runs on it.
-//! * [`serve`], [`session`]: QUIC in, requests answered.
+//! * [`serve`], [`session`]: QUIC in, requests answered; [`buffers`]: memory for their payloads.
 //! * [`command`]: what the binary `lacunad` offers.
 //!
 //! Nothing here knows of mounts or caches: that is the crate `lacuna`.
@@ -13,11 +14,13 @@
 
 pub mod access;
 pub mod backend;
+pub mod buffers;
 pub mod catalog;
 pub mod command;
 pub mod control;
 pub mod error;
 pub mod generation;
+pub mod operations;
 pub mod serve;
 pub mod session;
 pub mod state;

@@ -4,7 +4,9 @@
 //!
 //! * Every connection is looked up in the allow list, after it was registered: a revocation either is
 //!   seen by the look-up, or sees the session and closes it.
-//! * Sessions, handshakes and the bytes of read replies in memory are bounded.
+//! * Sessions, handshakes and the bytes of reads and writes in memory are bounded.
+//! * A mount (an instance of a client) has one session that serves: a newer one closes the older and waits
+//!   for what it has under way.
 //! * When [`Server::run`] returns, no task of it is left and every client was told.
 
 use std::collections::HashMap;
@@ -16,7 +18,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lacuna_transport::id::BootId;
-use lacuna_transport::limits::{HANDSHAKES_UNPROVEN_MAX, HELLO_TIMEOUT, READ_BYTES_MAX, SESSIONS_MAX};
+use lacuna_transport::limits::{
+    HANDSHAKES_UNPROVEN_MAX, HELLO_TIMEOUT, READ_BYTES_MAX, SESSION_HANDLES_MAX, SESSIONS_MAX,
+    WRITE_BYTES_MAX,
+};
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::identity::KeyId;
 use lacuna_transport::quic::tls;
@@ -28,15 +33,35 @@ use tokio::time::timeout;
 
 use crate::access::{Access, AllowList, Entry};
 use crate::backend::Backend;
+use crate::buffers::BufferPool;
 use crate::catalog::Catalog;
 use crate::control::SessionReport;
 use crate::error::{Error, ErrorKind, Result};
+use crate::operations::{InstanceKey, Operations};
 use crate::session::{self, Counters, Session};
 
 /// Read replies that are being filled or sent, all sessions together: 256 of the largest.
 const READ_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
+/// Writes that are being received or applied, all sessions together: 128 of the largest.
+const WRITE_BYTES_IN_FLIGHT_MAX: usize = 128 << 20;
 /// For goodbyes to leave after the last session was closed.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bounds that a test can lower; each is one of [`lacuna_transport::limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub sessions_max: usize,
+    pub session_handles_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            sessions_max: SESSIONS_MAX,
+            session_handles_max: SESSION_HANDLES_MAX,
+        }
+    }
+}
 
 /// An export that is offered to clients.
 #[derive(Debug)]
@@ -45,9 +70,15 @@ pub struct Server {
     pub(crate) catalog: Catalog,
     pub(crate) boot: BootId,
     pub(crate) read_budget: Arc<Semaphore>,
+    pub(crate) write_budget: Arc<Semaphore>,
+    pub(crate) buffers: Arc<BufferPool>,
+    pub(crate) operations: Operations,
+    pub(crate) bounds: Bounds,
     read_only: bool,
     state: PathBuf,
     live: Mutex<HashMap<u64, Live>>,
+    /// Sessions that named their instance, older ones first; they stay until nothing of them is under way.
+    instances: Mutex<HashMap<InstanceKey, Vec<Arc<Session>>>>,
     next_session: AtomicU64,
     handshakes: AtomicUsize,
 }
@@ -64,17 +95,32 @@ struct Live {
 }
 
 impl Server {
-    /// Serves `backend` to the clients on the allow list of the folder `state`.
+    /// Serves `backend` to the clients on the allow list of the folder `state`. The caller holds the lock of
+    /// that folder.
     pub fn new(backend: Arc<dyn Backend>, state: PathBuf, read_only: bool) -> Result<Arc<Self>> {
+        Self::with_bounds(backend, state, read_only, Bounds::default())
+    }
+
+    pub fn with_bounds(
+        backend: Arc<dyn Backend>,
+        state: PathBuf,
+        read_only: bool,
+        bounds: Bounds,
+    ) -> Result<Arc<Self>> {
         let catalog = Catalog::new(backend.clock_tick());
         Ok(Arc::new(Self {
             backend,
             catalog,
             boot: new_boot()?,
             read_budget: Arc::new(Semaphore::new(READ_BYTES_IN_FLIGHT_MAX)),
+            write_budget: Arc::new(Semaphore::new(WRITE_BYTES_IN_FLIGHT_MAX)),
+            buffers: Arc::default(),
+            operations: Operations::open(&state)?,
+            bounds,
             read_only,
             state,
             live: Mutex::default(),
+            instances: Mutex::default(),
             next_session: AtomicU64::new(1),
             handshakes: AtomicUsize::new(0),
         }))
@@ -143,14 +189,24 @@ impl Server {
         reports
     }
 
+    /// Makes `session` the one of its instance and returns those before it that are not over.
+    pub(crate) fn succeed(&self, key: InstanceKey, session: &Arc<Session>) -> Vec<Arc<Session>> {
+        let mut instances = self.instances.lock();
+        let sessions = instances.entry(key).or_default();
+        let older = sessions.clone();
+        sessions.push(Arc::clone(session));
+        older
+    }
+
     async fn allow_list(&self) -> Result<AllowList> {
         let state = self.state.clone();
         session::blocking(move || AllowList::load(&state)).await
     }
 
     fn admit(self: &Arc<Self>, incoming: Incoming, tasks: &mut JoinSet<()>) {
-        if self.live.lock().len() >= SESSIONS_MAX {
-            tracing::warn!(address = %incoming.remote_address(), "refused a client: {SESSIONS_MAX} sessions live");
+        let sessions_max = self.bounds.sessions_max;
+        if self.live.lock().len() >= sessions_max {
+            tracing::warn!(address = %incoming.remote_address(), "refused a client: {sessions_max} sessions live");
             incoming.refuse();
             return;
         }
@@ -216,7 +272,14 @@ impl Server {
             Access::ReadOnly => true,
             Access::ReadWrite => self.read_only,
         };
-        let session = Session::new(Arc::clone(self), connection.clone(), number, read_only, counters);
+        let session = Session::new(
+            Arc::clone(self),
+            connection.clone(),
+            key,
+            number,
+            read_only,
+            counters,
+        );
         let end = session.run().await;
         let path = connection.stats().path;
         tracing::debug!(
@@ -242,6 +305,10 @@ struct Registered<'a> {
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         self.server.live.lock().remove(&self.number);
+        self.server.instances.lock().retain(|_, sessions| {
+            sessions.retain(|session| session.number() != self.number);
+            !sessions.is_empty()
+        });
     }
 }
 
@@ -292,6 +359,10 @@ fn new_boot() -> Result<BootId> {
 const _: () = assert!(
     READ_BYTES_IN_FLIGHT_MAX > 1 << 20 && READ_BYTES_MAX <= 1 << 20,
     "a read fits the budget"
+);
+const _: () = assert!(
+    WRITE_BYTES_IN_FLIGHT_MAX > 1 << 20 && WRITE_BYTES_MAX <= 1 << 20,
+    "a write fits the budget"
 );
 
 #[cfg(test)]

@@ -13,12 +13,17 @@
 //!   and no other.
 //! * No thread is held while a client is slow: work is done, then sent.
 //! * Everything a session holds (handles, replies, events) has a bound and goes away with it.
+//! * A session is over when nothing of it is under way any more, on the blocking pool either: the next one
+//!   of the same instance begins then, so that nothing sent on this one takes effect after.
 
+mod change;
 mod hello;
 mod lane;
 mod list;
 mod map;
+mod name;
 mod read;
+mod work;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,9 +31,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lacuna_transport::id::{Handle, RequestId};
-use lacuna_transport::limits::SESSION_HANDLES_MAX;
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
+use lacuna_transport::quic::identity::KeyId;
 use lacuna_transport::wire::frame::{Code, Kind};
 use lacuna_transport::wire::message::{self, Features};
 use parking_lot::Mutex;
@@ -36,9 +41,11 @@ use quinn::Connection;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::catalog::OpenNode;
+use self::work::Work;
 use crate::catalog::events::EventQueue;
+use crate::catalog::{OpenNode, Party};
 use crate::error::{Error, ErrorKind, Result};
+use crate::operations::InstanceKey;
 use crate::serve::Server;
 
 /// Changes are collected for so long, so that a volume under constant change costs 20 events a second.
@@ -84,11 +91,15 @@ impl From<FrameError> for End {
 pub(crate) struct Session {
     server: Arc<Server>,
     connection: Connection,
+    key: KeyId,
     number: u64,
     read_only: bool,
     counters: Arc<Counters>,
     handles: Mutex<Handles>,
-    events: Arc<EventQueue>,
+    party: Party,
+    /// Set by a hello that names one.
+    instance: OnceLock<InstanceKey>,
+    work: Work,
     listings: Semaphore,
     ended: OnceLock<End>,
 }
@@ -103,6 +114,7 @@ impl Session {
     pub(crate) fn new(
         server: Arc<Server>,
         connection: Connection,
+        key: KeyId,
         number: u64,
         read_only: bool,
         counters: Arc<Counters>,
@@ -110,19 +122,27 @@ impl Session {
         Arc::new(Self {
             server,
             connection,
+            key,
             number,
             read_only,
             counters,
             handles: Mutex::default(),
-            events: Arc::new(EventQueue::default()),
+            party: Party {
+                session: number,
+                events: Arc::new(EventQueue::default()),
+            },
+            instance: OnceLock::new(),
+            work: Work::new(),
             listings: Semaphore::new(LISTINGS_MAX),
             ended: OnceLock::new(),
         })
     }
 
-    /// Serves until the session ends, for whatever reason, and closes the connection.
+    /// Serves until the session ends, for whatever reason, and closes the connection. Returns when nothing of
+    /// it is under way any more.
     pub(crate) async fn run(self: Arc<Self>) -> End {
-        match self.hello().await {
+        let serving = self.work.begin();
+        let end = match self.hello().await {
             Ok((control, features)) => {
                 let mut lanes = JoinSet::new();
                 let end = self.serve(features, &mut lanes).await;
@@ -132,7 +152,44 @@ impl Session {
                 end
             }
             Err(end) => end,
+        };
+        let open = std::mem::take(&mut self.handles.lock().open);
+        self.counters.open_volumes.store(0, Ordering::Relaxed);
+        let closed = self.blocking(move || {
+            drop(open);
+            Ok(())
+        });
+        // Nobody waits for the outcome but the next session, below.
+        drop(closed.await);
+        drop(serving);
+        self.work.ended().await;
+        end
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// As the free function, as work of this session.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let under_way = self.work.begin();
+        blocking(move || {
+            let done = work();
+            drop(under_way);
+            done
+        })
+        .await
+    }
+
+    fn may_change(&self) -> Result<()> {
+        if self.read_only {
+            let text = "this client, or all of this server, is read-only";
+            return Err(Error::new(ErrorKind::ReadOnly, text));
         }
+        Ok(())
     }
 
     /// Closes the connection, unless that was done already; returns the first reason.
@@ -175,7 +232,7 @@ impl Session {
             Err(error) => return End::new(CloseCode::Done, error.to_string()),
         };
         loop {
-            let Ok(changes) = self.events.take().await else {
+            let Ok(changes) = self.party.events.take().await else {
                 let text = "this client does not take its events; connect again";
                 return self.end(End::new(CloseCode::Busy, text));
             };
@@ -200,7 +257,7 @@ impl Session {
 
     fn next_handle(&self) -> Result<Handle> {
         let mut handles = self.handles.lock();
-        handles.room()?;
+        handles.room(self.server.bounds.session_handles_max)?;
         handles.last += 1;
         Ok(Handle(handles.last))
     }
@@ -208,7 +265,7 @@ impl Session {
     fn keep(&self, handle: Handle, open: OpenNode) -> Result<()> {
         let mut handles = self.handles.lock();
         // Again: other lanes may have filled it meanwhile.
-        handles.room()?;
+        handles.room(self.server.bounds.session_handles_max)?;
         handles.open.insert(handle, Arc::new(open));
         self.counters.open_volumes.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -224,22 +281,26 @@ impl Session {
         })
     }
 
-    fn forget(&self, handle: Handle) -> Result<()> {
+    /// Closing the last descriptor of a removed volume frees its extents: that can take a while.
+    async fn forget(&self, handle: Handle) -> Result<()> {
         let node = self.handles.lock().open.remove(&handle);
         let node =
             node.ok_or_else(|| Error::new(ErrorKind::Stale, format!("handle {} is not open", handle.0)))?;
         self.counters.open_volumes.fetch_sub(1, Ordering::Relaxed);
-        drop(node);
-        Ok(())
+        self.blocking(move || {
+            drop(node);
+            Ok(())
+        })
+        .await
     }
 }
 
 impl Handles {
-    fn room(&self) -> Result<()> {
-        if self.open.len() < SESSION_HANDLES_MAX {
+    fn room(&self, handles_max: usize) -> Result<()> {
+        if self.open.len() < handles_max {
             return Ok(());
         }
-        let why = format!("{SESSION_HANDLES_MAX} volumes are open in this session; close some");
+        let why = format!("{handles_max} volumes are open in this session; close some");
         Err(Error::new(ErrorKind::Exhausted, why))
     }
 }

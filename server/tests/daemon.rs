@@ -241,3 +241,16 @@ fn a_state_folder_that_cannot_be_made_is_named() {
     let state = dir.path().join("file/state");
     assert_refused(&run(&state, &["key"]), "file/state");
 }
+
+#[test]
+fn a_corrupt_journal_is_refused_and_left_alone() {
+    let (state, dir) = folders();
+    let path = state.path().join("operations");
+    std::fs::write(&path, "not what we wrote").unwrap();
+    let output = run(
+        state.path(),
+        &["serve", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:0"],
+    );
+    assert_refused(&output, "operations");
+    assert_eq!(std::fs::read(&path).unwrap(), b"not what we wrote");
+}

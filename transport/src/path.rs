@@ -93,6 +93,16 @@ impl NodePath {
         Self::parse(&[self.as_bytes(), other.as_bytes()].join(&b'/'))
     }
 
+    /// Where this path leads once `from` is named `to`; `None` if it is neither `from` nor below it, or
+    /// becomes longer than a path can be.
+    pub fn rebase(&self, from: &Self, to: &Self) -> Option<Self> {
+        if self == from {
+            return Some(to.clone());
+        }
+        let below = self.0.strip_prefix(&*from.0)?.strip_prefix(b"/")?;
+        Self::new(&[to.as_bytes(), below].join(&b'/')).ok()
+    }
+
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }

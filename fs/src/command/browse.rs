@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::mount_options::TIMEOUT_DEFAULT;
 use crate::remote::quic::QuicRemote;
-use crate::remote::{Remote, SharedPath};
+use crate::remote::{Access, Remote, SharedPath};
 use crate::state::StateDir;
 
 #[derive(Debug, Args)]
@@ -134,7 +134,9 @@ async fn extents_of(remote: &QuicRemote, path: &NodePath) -> Result<Vec<Extent>>
             format!("{path} is a folder; a map is of a volume"),
         ));
     }
-    let (volume, _) = remote.open(&SharedPath::new(path.clone()), attr.id).await?;
+    let (volume, _) = remote
+        .open(&SharedPath::new(path.clone()), attr.id, Access::Read)
+        .await?;
     let mut extents: Vec<Extent> = Vec::new();
     let mut generations = Vec::new();
     remote

@@ -1,9 +1,12 @@
 //! From a location to a link: state folder, pin, address, session.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
+use lacuna_transport::id::InstanceId;
 use lacuna_transport::quic::endpoint;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -27,10 +30,12 @@ pub async fn connect(
     let identity = state.identity()?;
     let found = tokio::net::lookup_host((location.host.as_str(), location.port)).await;
     let addresses: Vec<SocketAddr> = found.map(Iterator::collect).unwrap_or_default();
+    let instance = instance().context("cannot read random numbers")?;
     let mut failure = anyhow::anyhow!("cannot find the host '{}': check the name", location.host);
     for address in addresses {
         let (client, shown) = endpoint::client_config(&identity, pin);
         let target = Target {
+            instance,
             name: name.clone(),
             address,
             pin,
@@ -50,6 +55,13 @@ pub async fn connect(
         }
     }
     Err(failure)
+}
+
+/// A name for this process, for the server.
+fn instance() -> std::io::Result<InstanceId> {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(InstanceId(bytes))
 }
 
 /// Resolves only if the port is closed. QUIC itself does not listen to ICMP and would wait for its

@@ -35,6 +35,9 @@ const LINGER: Duration = Duration::from_secs(5);
 /// How long saying goodbye to the server may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
+/// How often old changes are looked for.
+const TEND_PAUSE: Duration = Duration::from_millis(500);
+
 /// After a reconnect: how long one look at a volume may take, and the pause before the next try.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -75,6 +78,14 @@ pub fn log_name(mountpoint: &Path) -> String {
     format!("{tail}-{:016x}", hasher.finish())
 }
 
+/// Tells the kernel that it may wait for us to write back memory: our own allocations then do not wait for
+/// write-back, which could be of a loop device on this very mount. Threads made later inherit it.
+fn become_io_flusher() {
+    if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
+        tracing::debug!(%error, "cannot become an IO flusher (it takes CAP_SYS_RESOURCE)");
+    }
+}
+
 /// Serves a mount until it is unmounted or told to end.
 pub fn run(state: &StateDir, job: Job) -> anyhow::Result<()> {
     let daemon = std::env::var_os(DAEMON_ENV).is_some();
@@ -82,6 +93,7 @@ pub fn run(state: &StateDir, job: Job) -> anyhow::Result<()> {
         // Fails only for a process that leads a group already, which is as good.
         let _ = rustix::process::setsid();
     }
+    become_io_flusher();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -103,12 +115,9 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
             job.location
         );
     }
-    let fs = Arc::new(FileSystem::new(
-        remote,
-        root.clone(),
-        job.options.cache_bytes,
-        job.options.timeout,
-    ));
+    // A server that takes no changes makes the mount read-only, so that tools hear it from the kernel.
+    let read_only = job.options.read_only || link.is_read_only();
+    let fs = Arc::new(FileSystem::new(remote, root.clone(), job.options.settings()));
     let mounts = state.mounts()?;
     let control = ControlSocket::bind(&mounts).with_context(|| {
         format!(
@@ -125,6 +134,7 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
             .allow_other
             .unwrap_or(rustix::process::geteuid().is_root()),
         noexec: job.options.noexec,
+        read_only,
     };
     // From here on a signal must not end us without unmounting.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -160,6 +170,7 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
         }
         () = control.serve(status) => Ok(()),
         () = follow(&fs, events) => Ok(()),
+        () = tend(&fs) => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         _ = hangup.recv() => Ok(()),
@@ -171,6 +182,7 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
         tracing::warn!("still in use: its users get errors from now on");
     }
     fs.shared().notices.close();
+    let saved = save(&fs, &job.source, job.options.timeout).await;
     if tokio::time::timeout(GOODBYE, link.close_and_wait())
         .await
         .is_err()
@@ -178,7 +190,47 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
         tracing::debug!("the server did not take our goodbye");
     }
     drop(control);
-    result
+    result.and(saved)
+}
+
+/// Has what was written long ago flushed, now and then.
+async fn tend(fs: &Arc<FileSystem<QuicRemote>>) {
+    loop {
+        tokio::time::sleep(TEND_PAUSE).await;
+        fs.shared().tend();
+    }
+}
+
+/// Has everything flushed at the server. The error names what could not be saved.
+async fn save(fs: &FileSystem<QuicRemote>, source: &str, deadline: Option<Duration>) -> anyhow::Result<()> {
+    let shared = fs.shared();
+    // As long as something goes on, it goes on.
+    let progress = || shared.counters.sent_bytes.value();
+    let all = async { Ok(fs.flush_all().await) };
+    let limited = async {
+        match deadline {
+            Some(_) => shared.while_it_goes_on("unmount", progress, all).await,
+            None => all.await,
+        }
+    };
+    let errors = match limited.await {
+        Ok(errors) => errors,
+        Err(error) => vec![error],
+    };
+    for error in &errors {
+        tracing::error!(%error, "could not be saved");
+    }
+    let (left, lost) = (shared.dirty_bytes(), shared.counters.lost_bytes.value());
+    if errors.is_empty() && lost == 0 {
+        return Ok(());
+    }
+    let why = errors
+        .first()
+        .map_or_else(String::new, |error| format!(": {error}"));
+    bail!(
+        "{source}: {} bytes that were written are not known to be saved at the server{why}",
+        left + lost
+    )
 }
 
 /// Holds the mountpoint against other mounts of this state folder until dropped.
@@ -246,6 +298,8 @@ async fn follow(fs: &Arc<FileSystem<QuicRemote>>, mut events: mpsc::Receiver<Eve
                     volume.unfollow();
                     tokio::spawn(look_again(volume));
                 }
+                // Another run of the server gets again what it may have lost.
+                fs.shared().send_again();
             }
         }
     }

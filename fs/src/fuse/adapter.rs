@@ -3,26 +3,33 @@
 //! Each method parses the kernel's arguments, answers at once if the file system can, and otherwise
 //! hands its reply to a task. It never blocks: there is one reader thread, and it would stop the mount.
 //! A reply that is dropped (a panic, a task that ends) answers EIO by itself.
+//!
+//! `change` has what writes, `convert` the types.
+
+mod change;
+mod convert;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use lacuna_transport::attr::{Attr, NodeKind, Timestamp};
+use lacuna_transport::attr::{NewAttr, NewNode};
 use lacuna_transport::id::NodeId;
-use lacuna_transport::path::{NodeName, PathError};
 use lacuna_transport::range::ByteRange;
 use rustix::fs::OFlags;
 use tokio::runtime::Handle;
 
-use crate::error::{Error, ErrorKind};
+use self::convert::{
+    DOT, Place, errno, file_attr, file_type, guarded, name_of, new_time, reply_offset, reply_xattr,
+};
 use crate::extent_map::Sought;
 use crate::file_system::{FileSystem, Listing, OpenId};
 use crate::remote::Remote;
@@ -36,10 +43,6 @@ const TTL: Duration = Duration::from_secs(1);
 const REQUEST_BYTES_MAX: u32 = 1 << 20;
 /// Requests the kernel may have under way in the background (readahead, asynchronous direct IO).
 const BACKGROUND_MAX: u16 = 128;
-/// Block size shown in `st_blksize`.
-const BLOCK_BYTES: u32 = 4096;
-/// Unit of `st_blocks`.
-const SECTOR_BYTES: u64 = 512;
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
 
@@ -54,75 +57,16 @@ impl<R: Remote> Adapter<R> {
         Self { fs, runtime }
     }
 
+    fn seek_later(&self, open: OpenId, from: u64, whence: Whence, reply: ReplyLseek) {
+        self.spawn(async move |fs| match fs.seek(open, from, whence).await {
+            Ok(offset) => reply_offset(reply, offset),
+            Err(error) => reply.error(errno("lseek", &error)),
+        });
+    }
+
     /// Runs a request that may wait.
     fn spawn<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Arc<FileSystem<R>>) -> F) {
         self.runtime.spawn(work(Arc::clone(&self.fs)));
-    }
-}
-
-/// Keeps a bug in one request from ending the reader thread, and with it the mount.
-fn guarded(call: &'static str, work: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(work)).is_err() {
-        tracing::error!(call, "a request panicked; it was answered with EIO");
-    }
-}
-
-fn errno(call: &'static str, error: &Error) -> Errno {
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NoExtent | ErrorKind::NoAttribute => {
-            tracing::trace!(call, %error, "failed");
-        }
-        ErrorKind::Disconnected | ErrorKind::TimedOut | ErrorKind::Protocol | ErrorKind::Internal => {
-            tracing::warn!(call, %error, "failed");
-        }
-        _ => tracing::debug!(call, %error, "failed"),
-    }
-    Errno::from_i32(error.errno().raw_os_error())
-}
-
-fn name_of(name: &OsStr) -> Result<NodeName, Errno> {
-    NodeName::new(name.as_bytes()).map_err(|error| match error {
-        PathError::NameTooLong | PathError::PathTooLong | PathError::TooDeep => Errno::ENAMETOOLONG,
-        PathError::Empty | PathError::Dots | PathError::Separator => Errno::EINVAL,
-    })
-}
-
-fn time_of(time: Timestamp) -> SystemTime {
-    let nanos = Duration::from_nanos(u64::from(time.nanos));
-    let whole = Duration::from_secs(time.seconds.unsigned_abs());
-    let base = if time.seconds >= 0 {
-        UNIX_EPOCH.checked_add(whole)
-    } else {
-        UNIX_EPOCH.checked_sub(whole)
-    };
-    base.and_then(|base| base.checked_add(nanos))
-        .unwrap_or(UNIX_EPOCH)
-}
-
-fn file_type(kind: NodeKind) -> FileType {
-    match kind {
-        NodeKind::Volume => FileType::RegularFile,
-        NodeKind::Folder => FileType::Directory,
-    }
-}
-
-fn file_attr(attr: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.id.0),
-        size: attr.size,
-        blocks: attr.allocated_bytes.div_ceil(SECTOR_BYTES),
-        atime: time_of(attr.accessed),
-        mtime: time_of(attr.modified),
-        ctime: time_of(attr.changed),
-        crtime: UNIX_EPOCH + Duration::from_nanos(attr.birth_ns),
-        kind: file_type(attr.kind),
-        perm: u16::try_from(attr.mode & 0o7777).unwrap_or(0),
-        nlink: attr.links,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: 0,
-        blksize: BLOCK_BYTES,
-        flags: 0,
     }
 }
 
@@ -176,22 +120,9 @@ impl<R: Remote> Filesystem for Adapter<R> {
         });
     }
 
-    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         guarded("open", || {
-            if flags.acc_mode() != fuser::OpenAccMode::O_RDONLY {
-                return reply.error(Errno::EROFS);
-            }
-            self.spawn(async move |fs| match fs.open(NodeId(ino.0)).await {
-                Ok((open, keep_cache)) => {
-                    let flags = if keep_cache {
-                        FopenFlags::FOPEN_KEEP_CACHE
-                    } else {
-                        FopenFlags::empty()
-                    };
-                    reply.opened(FileHandle(open.0), flags);
-                }
-                Err(error) => reply.error(errno("open", &error)),
-            });
+            self.open_volume(request.uid(), NodeId(ino.0), flags, reply)
         });
     }
 
@@ -235,34 +166,36 @@ impl<R: Remote> Filesystem for Adapter<R> {
         &self,
         _request: &Request,
         _ino: INodeNo,
-        _open: FileHandle,
+        open: FileHandle,
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        reply.ok();
+        guarded("flush", || {
+            self.answer("flush", reply, async move |fs| fs.drain(OpenId(open.0)).await);
+        });
     }
 
-    fn fsync(
-        &self,
-        _request: &Request,
-        _ino: INodeNo,
-        _open: FileHandle,
-        _datasync: bool,
-        reply: ReplyEmpty,
-    ) {
-        // Nothing can be dirty on a read-only mount; ENOSYS would switch fsync off for good.
-        reply.ok();
+    fn fsync(&self, _request: &Request, _ino: INodeNo, open: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        guarded("fsync", || {
+            self.answer("fsync", reply, async move |fs| {
+                fs.flush(OpenId(open.0), datasync).await
+            });
+        });
     }
 
     fn fsyncdir(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _open: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        reply.ok();
+        guarded("fsyncdir", || {
+            self.answer("fsyncdir", reply, async move |fs| {
+                fs.flush_folder(NodeId(ino.0)).await
+            });
+        });
     }
 
     fn release(
@@ -301,15 +234,13 @@ impl<R: Remote> Filesystem for Adapter<R> {
                 return reply.error(Errno::ENXIO);
             };
             let open = OpenId(open.0);
+            if self.fs.seeks_wait(open) {
+                return self.seek_later(open, from, whence, reply);
+            }
             match self.fs.seek_now(open, from, whence) {
                 Ok(Sought::At(offset)) => reply_offset(reply, offset),
                 Ok(Sought::None) => reply.error(Errno::ENXIO),
-                Ok(Sought::Unknown(_)) => {
-                    self.spawn(async move |fs| match fs.seek(open, from, whence).await {
-                        Ok(offset) => reply_offset(reply, offset),
-                        Err(error) => reply.error(errno("lseek", &error)),
-                    })
-                }
+                Ok(Sought::Unknown(_)) => self.seek_later(open, from, whence, reply),
                 Err(error) => reply.error(errno("lseek", &error)),
             }
         });
@@ -476,11 +407,197 @@ impl<R: Remote> Filesystem for Adapter<R> {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EROFS);
+        reply.error(Errno::EOPNOTSUPP);
     }
 
     fn removexattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        open: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        guarded("write", || {
+            let strip = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+            let write = change::Write {
+                node: NodeId(ino.0),
+                open: OpenId(open.0),
+                offset,
+                strip,
+                reach: change::reach_of(flags, write_flags),
+            };
+            self.take_write(&write, data, reply);
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        guarded("create", || {
+            let exclusive = OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::EXCL);
+            self.create_volume(
+                NodeId(parent.0),
+                name,
+                new_node(request, mode & !umask),
+                exclusive,
+                reply,
+            );
+        });
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        guarded("mknod", || {
+            // Volumes and folders are all there is.
+            if FileType::RegularFile != change::type_of(mode) {
+                return reply.error(Errno::EPERM);
+            }
+            self.make_volume(NodeId(parent.0), name, new_node(request, mode & !umask), reply);
+        });
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        guarded("mkdir", || {
+            self.make_folder(NodeId(parent.0), name, new_node(request, mode & !umask), reply);
+        });
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guarded("unlink", || self.remove(NodeId(parent.0), name, false, reply));
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guarded("rmdir", || self.remove(NodeId(parent.0), name, true, reply));
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        guarded("rename", || {
+            let (from, to) = (NodeId(parent.0), NodeId(newparent.0));
+            self.rename_node((from, name), (to, newname), flags, reply);
+        });
+    }
+
+    fn symlink(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, _to: &Path, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn link(&self, _request: &Request, _ino: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _open: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        guarded("setattr", || {
+            let attr = NewAttr {
+                mode: mode.map(|mode| mode & 0o7777),
+                uid,
+                gid,
+                accessed: atime.map(new_time),
+                modified: mtime.map(new_time),
+            };
+            self.set_attr(request.uid(), NodeId(ino.0), size, attr, reply);
+        });
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        open: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        guarded("fallocate", || match change::reshape_of(mode) {
+            Some((how, grow)) => self.answer("fallocate", reply, async move |fs| {
+                let range = ByteRange::at_saturating(offset, length);
+                fs.reshape(OpenId(open.0), how, range, grow).await
+            }),
+            None => reply.error(Errno::EOPNOTSUPP),
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _source_ino: INodeNo,
+        source: FileHandle,
+        source_offset: u64,
+        _target_ino: INodeNo,
+        target: FileHandle,
+        target_offset: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        guarded("copy_file_range", || {
+            let range = ByteRange::at_saturating(source_offset, len);
+            let (source, target) = (OpenId(source.0), OpenId(target.0));
+            self.spawn(
+                async move |fs| match fs.copy((source, range), (target, target_offset)).await {
+                    Ok(bytes) => reply.written(u32::try_from(bytes).unwrap_or(u32::MAX)),
+                    Err(error) => reply.error(errno("copy_file_range", &error)),
+                },
+            );
+        });
     }
 
     fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
@@ -489,55 +606,10 @@ impl<R: Remote> Filesystem for Adapter<R> {
     }
 }
 
-/// Attributes of `.` and `..` in listings, of which the kernel uses the kind alone.
-const DOT: Attr = Attr {
-    id: NodeId::ROOT,
-    kind: NodeKind::Folder,
-    size: 0,
-    allocated_bytes: 0,
-    mode: 0o755,
-    uid: 0,
-    gid: 0,
-    links: 1,
-    accessed: Timestamp { seconds: 0, nanos: 0 },
-    modified: Timestamp { seconds: 0, nanos: 0 },
-    changed: Timestamp { seconds: 0, nanos: 0 },
-    birth_ns: 0,
-    generation: lacuna_transport::id::Generation(0),
-    base: lacuna_transport::id::Generation(0),
-};
-
-/// A place in a listing; each carries the offset at which the next one begins.
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Dot(u64, &'static str),
-    Entry(u64, usize),
-}
-
-impl Place {
-    /// What is to be told from `offset` on, of a folder with `count` names.
-    fn from(offset: u64, count: usize) -> impl Iterator<Item = Self> {
-        let end = u64::try_from(count).unwrap_or(u64::MAX).saturating_add(2);
-        (offset..end).map(|at| match at {
-            0 => Self::Dot(1, "."),
-            1 => Self::Dot(2, ".."),
-            _ => Self::Entry(at + 1, usize::try_from(at - 2).unwrap_or(usize::MAX)),
-        })
-    }
-}
-
-fn reply_offset(reply: ReplyLseek, offset: u64) {
-    match i64::try_from(offset) {
-        Ok(offset) => reply.offset(offset),
-        Err(_) => reply.error(Errno::EOVERFLOW),
-    }
-}
-
-fn reply_xattr(reply: ReplyXattr, value: &[u8], room: u32) {
-    let len = u32::try_from(value.len()).unwrap_or(u32::MAX);
-    match room {
-        0 => reply.size(len),
-        room if room < len => reply.error(Errno::ERANGE),
-        _ => reply.data(value),
+fn new_node(request: &Request, mode: u32) -> NewNode {
+    NewNode {
+        mode: mode & 0o7777,
+        uid: request.uid(),
+        gid: request.gid(),
     }
 }

@@ -17,9 +17,9 @@ use thiserror::Error;
 
 /// File system type in /proc/mounts.
 pub const FS_TYPE: &str = "fuse.lacuna";
-/// Kernel readahead of the mount. Twice the default: reads of holes are at their fastest, and what runs past
-/// the end of an extent into a hole stays small. With 4096 a sparse copy fills twice as much page cache with
-/// zeros that nobody reads; fetching in time is the business of our own readahead, which knows the holes.
+/// Kernel readahead of the mount. What runs past the end of an extent into a hole stays small: with 4096 a
+/// sparse copy fills twice as much page cache with zeros that nobody reads. Fetching in time is the business
+/// of our own readahead, which knows the holes.
 const READ_AHEAD_KB: &str = "128";
 const DEVICE: &str = "/dev/fuse";
 
@@ -56,6 +56,7 @@ pub struct MountRequest {
     pub mountpoint: PathBuf,
     pub allow_other: bool,
     pub noexec: bool,
+    pub read_only: bool,
 }
 
 /// One line of /proc/self/mountinfo.
@@ -147,7 +148,10 @@ pub fn mount(request: &MountRequest) -> Result<OwnedFd, MountError> {
     if request.allow_other {
         data.push_str(",allow_other");
     }
-    let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    if request.read_only {
+        flags |= MountFlags::RDONLY;
+    }
     if request.noexec {
         flags |= MountFlags::NOEXEC;
     }
@@ -173,7 +177,8 @@ fn mount_with_helper(request: &MountRequest) -> Result<OwnedFd, MountError> {
     rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).map_err(|errno| io(errno.into()))?;
     // A comma or backslash in the source would end the option.
     let source = request.source.replace('\\', "\\\\").replace(',', "\\,");
-    let mut options = format!("ro,nosuid,nodev,default_permissions,subtype=lacuna,fsname={source}");
+    let access = if request.read_only { "ro" } else { "rw" };
+    let mut options = format!("{access},nosuid,nodev,default_permissions,subtype=lacuna,fsname={source}");
     for (wanted, option) in [(request.allow_other, ",allow_other"), (request.noexec, ",noexec")] {
         if wanted {
             options.push_str(option);

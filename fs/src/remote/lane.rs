@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use lacuna_transport::id::RequestId;
 use lacuna_transport::limits::{LANES_KEPT, LANES_MAX, REPLY_TIMEOUT};
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
@@ -16,6 +17,9 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::session::RequestError;
+
+/// Lanes that writes may use at once: enough to fill a path, and they leave the reads theirs.
+const LANES_WRITING: u32 = 24;
 
 #[derive(Debug)]
 struct Lane {
@@ -30,6 +34,8 @@ pub struct Lanes {
     free: Semaphore,
     /// A read needs one of these too.
     free_reads: Semaphore,
+    /// And a write one of these.
+    free_writes: Semaphore,
     next_request: AtomicU64,
 }
 
@@ -47,12 +53,12 @@ pub struct Exchange<'a> {
 impl Lanes {
     pub fn new(connection: quinn::Connection) -> Self {
         let permits = |lanes| Semaphore::new(usize::try_from(lanes).unwrap_or(1));
-        let (free, free_reads) = (permits(LANES_MAX), permits(LANES_MAX - LANES_KEPT));
         Self {
             connection,
             idle: Mutex::default(),
-            free,
-            free_reads,
+            free: permits(LANES_MAX),
+            free_reads: permits(LANES_MAX - LANES_KEPT),
+            free_writes: permits(LANES_WRITING),
             next_request: AtomicU64::new(1),
         }
     }
@@ -64,12 +70,25 @@ impl Lanes {
         kind: Kind,
         body: Vec<u8>,
     ) -> Result<Exchange<'a>, RequestError> {
+        self.request_with(traffic, kind, Bytes::from(body), Vec::new())
+            .await
+    }
+
+    /// Sends a request whose body goes on with `payload`.
+    pub async fn request_with<'a>(
+        &'a self,
+        traffic: &'a Traffic,
+        kind: Kind,
+        head: Bytes,
+        payload: Vec<Bytes>,
+    ) -> Result<Exchange<'a>, RequestError> {
         let closed = |_| RequestError::lost("the session is closed");
-        let reading = match kind {
+        let bulk = match kind {
             Kind::Read => Some(self.free_reads.acquire().await.map_err(closed)?),
+            Kind::Write => Some(self.free_writes.acquire().await.map_err(closed)?),
             _ => None,
         };
-        let permit = (self.free.acquire().await.map_err(closed)?, reading);
+        let permit = (self.free.acquire().await.map_err(closed)?, bulk);
         let idle = self.idle.lock().pop();
         let mut lane = match idle {
             Some(lane) => lane,
@@ -79,7 +98,8 @@ impl Lanes {
             }
         };
         let request = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
-        frames::write_frame(&mut lane.send, traffic, kind, Code::Done, request, body).await?;
+        let send = &mut lane.send;
+        frames::write_frame_pieces(send, traffic, kind, Code::Done, request, head, payload).await?;
         Ok(Exchange {
             lanes: self,
             lane,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use lacuna_transport::wire::message::Features;
 use tokio::sync::{mpsc, watch};
 
 use super::Change;
@@ -66,6 +67,16 @@ impl Link {
 
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// True if the server takes no changes from this client.
+    pub fn is_read_only(&self) -> bool {
+        match self.state() {
+            LinkState::Connected(session) => {
+                session.welcome.read_only || !session.welcome.features.contains(Features::CHANGES)
+            }
+            LinkState::Down(..) | LinkState::Closed => false,
+        }
     }
 
     pub fn counters(&self) -> &LinkCounters {

@@ -1,21 +1,24 @@
 //! A server in memory, for tests of everything above the network.
 //!
-//! It counts requests, can be changed behind the client's back, and can be made to fail.
+//! It counts requests, can be changed behind the client's back, can be made to fail, and can crash: then it
+//! holds what was flushed and is another run of the server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lacuna_transport::attr::{Attr, NodeKind, Space, Timestamp};
+use lacuna_transport::attr::{Attr, NewAttr, NewNode, NewTime, NodeKind, Space, Timestamp};
 use lacuna_transport::extent::{Extent, ExtentKind};
-use lacuna_transport::id::{Generation, NodeId};
+use lacuna_transport::id::{BootId, Generation, NodeId};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::map_page::MapPage;
+use lacuna_transport::wire::message::{RenameMode, Reshape};
 use parking_lot::Mutex;
 
-use super::{Remote, SharedPath};
+use super::{Access, Named, Remote, SharedPath};
 use crate::error::{Error, ErrorKind, Result};
+use crate::overlay::buffer::Slice;
 
 /// Bytes of one unit of allocation.
 pub const UNIT_BYTES: u64 = 4096;
@@ -26,22 +29,75 @@ pub struct Content {
     pub size: u64,
     pub units: BTreeMap<u64, Vec<u8>>,
     pub generation: u64,
+    /// The generation of the latest change that the client did not make.
+    pub base: u64,
+    pub mode: u32,
+    pub modified: Timestamp,
+    /// Its name was taken away.
+    pub unlinked: bool,
 }
 
 impl Content {
     /// Writes `byte` over `range`, allocating the units it touches.
     pub fn write(&mut self, range: ByteRange, byte: u8) {
+        let len = usize::try_from(range.len()).unwrap_or(0);
+        self.write_bytes(range.start(), &vec![byte; len]);
+    }
+
+    /// Writes `bytes` at `offset`, allocating the units they touch.
+    pub fn write_bytes(&mut self, offset: u64, bytes: &[u8]) {
+        let len = u64::try_from(bytes.len()).unwrap_or(0);
+        let range = ByteRange::at(offset, len).unwrap_or(ByteRange::EMPTY);
         self.size = self.size.max(range.end());
-        let mut rest = range;
+        let (mut rest, mut bytes) = (range, bytes);
         while !rest.is_empty() {
             let number = rest.start() / UNIT_BYTES;
             let (part, tail) = rest.split_at((number + 1) * UNIT_BYTES);
             let unit = self.units.entry(number).or_insert_with(|| vec![0; 4096]);
             let skip = usize::try_from(part.start() % UNIT_BYTES).unwrap_or(0);
-            let len = usize::try_from(part.len()).unwrap_or(0);
-            unit[skip..skip + len].fill(byte);
-            rest = tail;
+            let (front, back) = bytes.split_at(usize::try_from(part.len()).unwrap_or(0));
+            unit[skip..skip + front.len()].copy_from_slice(front);
+            (rest, bytes) = (tail, back);
         }
+        self.generation += 1;
+    }
+
+    /// Makes a hole of whole units, zeros of parts of them.
+    pub fn punch(&mut self, range: ByteRange) {
+        let range = range.intersect(ByteRange::up_to(self.size));
+        let inner = ByteRange::new(
+            range.start().next_multiple_of(UNIT_BYTES),
+            range.end() / UNIT_BYTES * UNIT_BYTES,
+        );
+        let units: Vec<u64> = self.units.keys().copied().collect();
+        for number in units {
+            let unit = ByteRange::at_saturating(number * UNIT_BYTES, UNIT_BYTES);
+            if inner.is_some_and(|inner| inner.covers(unit)) {
+                self.units.remove(&number);
+            } else if let (part, Some(bytes)) = (unit.intersect(range), self.units.get_mut(&number)) {
+                let skip = usize::try_from(part.start().saturating_sub(unit.start())).unwrap_or(0);
+                let len = usize::try_from(part.len()).unwrap_or(0);
+                if len > 0 {
+                    bytes[skip..skip + len].fill(0);
+                }
+            }
+        }
+        self.generation += 1;
+    }
+
+    /// Zeros that stay allocated.
+    pub fn zero(&mut self, range: ByteRange) {
+        if !range.is_empty() {
+            self.write(range, 0);
+        }
+    }
+
+    pub fn resize(&mut self, size: u64) {
+        if size < self.size {
+            self.punch(ByteRange::new(size, self.size).unwrap_or(ByteRange::EMPTY));
+            self.units.retain(|number, _| number * UNIT_BYTES < size);
+        }
+        self.size = size;
         self.generation += 1;
     }
 
@@ -88,9 +144,50 @@ impl Content {
 
 #[derive(Debug, Default)]
 struct State {
-    volumes: BTreeMap<NodePath, Content>,
+    names: BTreeMap<NodePath, u64>,
+    folders: BTreeSet<NodePath>,
+    contents: HashMap<u64, Content>,
+    /// What a crash leaves.
+    flushed: HashMap<u64, Content>,
+    last_id: u64,
+    boot: u8,
     fail: Option<ErrorKind>,
+    fail_changes: Option<ErrorKind>,
+    /// So many answers to changes are lost: they have had their effect.
+    lose_answers: u64,
     page_bytes: Option<u64>,
+}
+
+impl State {
+    fn make(&mut self, path: &NodePath) -> u64 {
+        if let Some(id) = self.names.get(path) {
+            return *id;
+        }
+        self.last_id = self.last_id.max(1) + 1;
+        let id = self.last_id;
+        self.names.insert(path.clone(), id);
+        let new = Content {
+            mode: 0o644,
+            ..Content::default()
+        };
+        self.contents.insert(id, new.clone());
+        self.flushed.insert(id, new);
+        id
+    }
+
+    fn content(&mut self, id: u64) -> Result<&mut Content> {
+        let gone = || Error::new(ErrorKind::Stale, "the volume is gone");
+        self.contents.get_mut(&id).ok_or_else(gone)
+    }
+
+    fn id(&self, path: &NodePath) -> Result<u64> {
+        let id = self.names.get(path).copied();
+        id.ok_or_else(|| Error::new(ErrorKind::NotFound, path.to_string()))
+    }
+
+    fn boot(&self) -> BootId {
+        BootId([self.boot; 16])
+    }
 }
 
 /// The server. Clones are the same server.
@@ -99,22 +196,63 @@ pub struct MemoryRemote {
     state: Arc<Mutex<State>>,
     requests: Arc<AtomicU64>,
     read_bytes: Arc<AtomicU64>,
+    writes: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
 pub struct MemoryVolume {
-    path: NodePath,
+    id: u64,
 }
 
 impl MemoryRemote {
-    /// Makes or changes a volume.
+    /// Makes or changes a volume, behind the client's back.
     pub fn change(&self, path: &NodePath, change: impl FnOnce(&mut Content)) {
-        change(self.state.lock().volumes.entry(path.clone()).or_default());
+        let mut state = self.state.lock();
+        let id = state.make(path);
+        if let Ok(content) = state.content(id) {
+            change(content);
+            content.base = content.generation;
+            let flushed = content.clone();
+            state.flushed.insert(id, flushed);
+        }
+    }
+
+    /// What a volume holds now.
+    pub fn content(&self, path: &NodePath) -> Option<Content> {
+        let mut state = self.state.lock();
+        let id = state.id(path).ok()?;
+        state.content(id).ok().cloned()
+    }
+
+    /// Loses what was not flushed, and starts again.
+    pub fn crash(&self) {
+        let mut state = self.state.lock();
+        state.boot += 1;
+        let flushed = state.flushed.clone();
+        for (id, content) in &mut state.contents {
+            let generation = content.generation;
+            if let Some(kept) = flushed.get(id) {
+                content.clone_from(kept);
+            }
+            // Generations follow change times: they do not go back.
+            content.generation = generation + 1;
+            content.base = content.generation;
+        }
     }
 
     /// Every request fails with this from now on (or works again).
     pub fn fail_with(&self, fail: Option<ErrorKind>) {
         self.state.lock().fail = fail;
+    }
+
+    /// As [`Self::fail_with`], for changes of content alone.
+    pub fn fail_changes_with(&self, fail: Option<ErrorKind>) {
+        self.state.lock().fail_changes = fail;
+    }
+
+    /// The next changes have their effect, but the answers are lost.
+    pub fn lose_answers(&self, count: u64) {
+        self.state.lock().lose_answers = count;
     }
 
     /// Pages of maps cover so many bytes at most.
@@ -132,15 +270,43 @@ impl MemoryRemote {
         self.read_bytes.load(Ordering::Relaxed)
     }
 
-    fn ask<T>(&self, path: &NodePath, answer: impl FnOnce(u64, &Content) -> T) -> Result<T> {
+    /// Writes so far.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    fn asked(&self) -> Result<parking_lot::MutexGuard<'_, State>> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let state = self.state.lock();
-        if let Some(kind) = state.fail {
+        match state.fail {
+            Some(kind) => Err(Error::new(kind, "made to fail")),
+            None => Ok(state),
+        }
+    }
+
+    fn ask<T>(&self, id: u64, answer: impl FnOnce(u64, &Content) -> T) -> Result<T> {
+        let mut state = self.asked()?;
+        let content = state.content(id)?;
+        Ok(answer(id, content))
+    }
+
+    async fn apply(&self, id: u64, boot: BootId, change: impl FnOnce(&mut Content) + Send) -> Result<Attr> {
+        tokio::task::yield_now().await;
+        let mut state = self.asked()?;
+        if let Some(kind) = state.fail_changes {
             return Err(Error::new(kind, "made to fail"));
         }
-        let found = state.volumes.iter().zip(2..).find(|((name, _), _)| *name == path);
-        let ((_, content), id) = found.ok_or_else(|| Error::new(ErrorKind::NotFound, path.to_string()))?;
-        Ok(answer(id, content))
+        if state.boot() != boot {
+            return Err(Error::new(ErrorKind::Disconnected, "another run"));
+        }
+        let content = state.content(id)?;
+        change(content);
+        let attr = attr_of(id, content);
+        if state.lose_answers > 0 {
+            state.lose_answers -= 1;
+            return Err(Error::new(ErrorKind::Disconnected, "the answer was lost"));
+        }
+        Ok(attr)
     }
 }
 
@@ -151,17 +317,33 @@ fn attr_of(id: u64, content: &Content) -> Attr {
         kind: NodeKind::Volume,
         size: content.size,
         allocated_bytes: units * UNIT_BYTES,
-        mode: 0o644,
+        mode: content.mode,
         uid: 0,
         gid: 0,
-        links: 1,
+        links: u32::from(!content.unlinked),
         accessed: Timestamp::default(),
-        modified: Timestamp::default(),
+        modified: content.modified,
         changed: Timestamp::default(),
         birth_ns: 1,
         generation: Generation(content.generation),
-        base: Generation(content.generation),
+        base: Generation(content.base),
     }
+}
+
+fn folder_attr(id: u64) -> Attr {
+    Attr {
+        kind: NodeKind::Folder,
+        mode: 0o755,
+        ..attr_of(id, &Content::default())
+    }
+}
+
+/// Folders have ids of their own, from their names.
+fn folder_id(path: &NodePath) -> u64 {
+    let bytes = path.as_bytes().iter();
+    bytes.fold(1 << 40, |id: u64, byte| {
+        id.wrapping_mul(31).wrapping_add(u64::from(*byte)) | 1 << 40
+    })
 }
 
 impl Remote for MemoryRemote {
@@ -169,36 +351,49 @@ impl Remote for MemoryRemote {
 
     async fn stat(&self, path: &NodePath) -> Result<Attr> {
         if path.is_root() {
-            let root = Content::default();
-            return Ok(Attr {
-                kind: NodeKind::Folder,
-                mode: 0o755,
-                ..attr_of(1, &root)
-            });
+            return Ok(folder_attr(1));
         }
-        self.ask(path, attr_of)
+        let mut state = self.asked()?;
+        if state.folders.contains(path) {
+            return Ok(folder_attr(folder_id(path)));
+        }
+        let id = state.id(path)?;
+        Ok(attr_of(id, state.content(id)?))
     }
 
-    async fn list(&self, _path: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
-        let state = self.state.lock();
-        let entries = state.volumes.iter().zip(2..);
-        Ok(entries
-            .filter_map(|((path, content), id)| {
-                Some((NodeName::new(path.as_bytes()).ok()?, attr_of(id, content)))
-            })
-            .collect())
+    async fn list(&self, folder: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
+        let state = self.asked()?;
+        let within = |path: &NodePath| {
+            let rest = match folder.is_root() {
+                true => path.as_bytes(),
+                false => path
+                    .as_bytes()
+                    .strip_prefix(folder.as_bytes())?
+                    .strip_prefix(b"/")?,
+            };
+            NodeName::new(rest).ok()
+        };
+        let volumes = state.names.iter().filter_map(|(path, id)| {
+            let content = state.contents.get(id)?;
+            Some((within(path)?, attr_of(*id, content)))
+        });
+        let folders = state.folders.iter();
+        let folders = folders.filter_map(|path| Some((within(path)?, folder_attr(folder_id(path)))));
+        let mut all: Vec<_> = volumes.chain(folders).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(all)
     }
 
-    async fn open(&self, path: &SharedPath, _id: NodeId) -> Result<(MemoryVolume, Attr)> {
-        let path = path.path();
-        let attr = self.ask(&path, attr_of)?;
-        Ok((MemoryVolume { path }, attr))
+    async fn open(&self, path: &SharedPath, _id: NodeId, _access: Access) -> Result<(MemoryVolume, Attr)> {
+        let mut state = self.asked()?;
+        let id = state.id(&path.path())?;
+        let attr = attr_of(id, state.content(id)?);
+        Ok((MemoryVolume { id }, attr))
     }
 
     async fn stat_open(&self, volume: &MemoryVolume) -> Result<Attr> {
-        self.ask(&volume.path, attr_of)
+        self.ask(volume.id, attr_of)
     }
-
     async fn read(
         &self,
         volume: &MemoryVolume,
@@ -206,7 +401,7 @@ impl Remote for MemoryRemote {
         buffers: &mut [Box<[u8]>],
     ) -> Result<Generation> {
         tokio::task::yield_now().await;
-        self.ask(&volume.path, |_, content| {
+        self.ask(volume.id, |_, content| {
             let bytes = ranges
                 .iter()
                 .map(|range| content.bytes(*range))
@@ -221,7 +416,7 @@ impl Remote for MemoryRemote {
             assert!(rest.is_empty(), "buffers and ranges agree");
             self.read_bytes
                 .fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Ordering::Relaxed);
-            Generation(content.generation)
+            Generation(content.base)
         })
     }
 
@@ -235,19 +430,14 @@ impl Remote for MemoryRemote {
         tokio::task::yield_now().await;
         let page_bytes = self.state.lock().page_bytes.unwrap_or(u64::MAX);
         let mut at = range.start();
-        let pages: Result<Vec<MapPage>> = self.ask(&volume.path, |_, content| {
+        let pages: Result<Vec<MapPage>> = self.ask(volume.id, |_, content| {
             let mut pages = Vec::new();
             let end = range.end().min(content.size);
             loop {
                 let part =
                     ByteRange::new(at, at.saturating_add(page_bytes).min(end).max(at)).expect("in order");
                 let extents = content.extents(part);
-                pages.push(MapPage::fill(
-                    Generation(content.generation),
-                    content.size,
-                    at,
-                    extents,
-                ));
+                pages.push(MapPage::fill(Generation(content.base), content.size, at, extents));
                 at = part.end();
                 if at >= end || pages.len() >= usize::try_from(pages_max).unwrap_or(usize::MAX) {
                     return pages;
@@ -272,5 +462,187 @@ impl Remote for MemoryRemote {
             nodes_free: 0,
             name_bytes_max: 255,
         })
+    }
+
+    async fn boot(&self) -> Result<BootId> {
+        Ok(self.state.lock().boot())
+    }
+
+    fn boot_now(&self) -> Option<BootId> {
+        Some(self.state.lock().boot())
+    }
+
+    async fn write(
+        &self,
+        volume: &MemoryVolume,
+        boot: BootId,
+        ranges: Vec<ByteRange>,
+        slices: Vec<Slice>,
+    ) -> Result<Attr> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.as_ref().to_vec()).collect();
+        self.apply(volume.id, boot, |content| {
+            let mut rest = &bytes[..];
+            for range in &ranges {
+                let (front, back) = rest.split_at(usize::try_from(range.len()).unwrap_or(0));
+                content.write_bytes(range.start(), front);
+                rest = back;
+            }
+            assert!(rest.is_empty(), "slices and ranges agree");
+        })
+        .await
+    }
+
+    async fn reshape(
+        &self,
+        volume: &MemoryVolume,
+        boot: BootId,
+        how: Reshape,
+        range: ByteRange,
+        grow: bool,
+    ) -> Result<Attr> {
+        self.apply(volume.id, boot, |content| {
+            let size = if grow {
+                content.size.max(range.end())
+            } else {
+                content.size
+            };
+            content.size = size;
+            match how {
+                Reshape::Punch => content.punch(range),
+                Reshape::Zero => content.zero(range.intersect(ByteRange::up_to(size))),
+                Reshape::Allocate => content.generation += 1,
+            }
+        })
+        .await
+    }
+
+    async fn resize(&self, volume: &MemoryVolume, boot: BootId, size: u64) -> Result<Attr> {
+        self.apply(volume.id, boot, |content| content.resize(size)).await
+    }
+
+    async fn copy(
+        &self,
+        boot: BootId,
+        source: (&MemoryVolume, ByteRange),
+        target: (&MemoryVolume, u64),
+    ) -> Result<(u64, Attr)> {
+        let (bytes, extents) = self.ask(source.0.id, |_, content| {
+            let range = source.1.intersect(ByteRange::up_to(content.size));
+            (content.bytes(range), content.extents(range))
+        })?;
+        let attr = self
+            .apply(target.0.id, boot, |content| {
+                for extent in extents {
+                    let skip = extent.range.start() - source.1.start();
+                    let range = ByteRange::at_saturating(target.1 + skip, extent.range.len());
+                    let from = usize::try_from(skip).unwrap_or(0);
+                    let len = usize::try_from(range.len()).unwrap_or(0);
+                    content.size = content.size.max(range.end());
+                    match extent.kind {
+                        ExtentKind::Hole => content.punch(range),
+                        _ => content.write_bytes(range.start(), &bytes[from..from + len]),
+                    }
+                }
+            })
+            .await?;
+        let mut state = self.state.lock();
+        let now = state.content(target.0.id)?.clone();
+        state.flushed.insert(target.0.id, now);
+        Ok((u64::try_from(bytes.len()).unwrap_or(0), attr))
+    }
+
+    async fn flush(&self, volume: &MemoryVolume, boot: BootId, _data_only: bool) -> Result<Attr> {
+        let attr = self.apply(volume.id, boot, |_| {}).await?;
+        let mut state = self.state.lock();
+        let now = state.content(volume.id)?.clone();
+        state.flushed.insert(volume.id, now);
+        Ok(attr)
+    }
+
+    async fn set_attr(&self, subject: Named<'_, MemoryVolume>, attr: NewAttr) -> Result<Attr> {
+        let mut state = self.asked()?;
+        let id = match subject {
+            Named::Path(path) if path.is_root() => return Ok(folder_attr(1)),
+            Named::Path(path) if state.folders.contains(path) => return Ok(folder_attr(folder_id(path))),
+            Named::Path(path) => state.id(path)?,
+            Named::Open(volume) => volume.id,
+        };
+        let content = state.content(id)?;
+        content.mode = attr.mode.unwrap_or(content.mode);
+        if let Some(NewTime::At(time)) = attr.modified {
+            content.modified = time;
+        }
+        content.generation += 1;
+        Ok(attr_of(id, content))
+    }
+
+    async fn create(
+        &self,
+        path: &SharedPath,
+        node: NewNode,
+        exclusive: bool,
+    ) -> Result<(MemoryVolume, Attr)> {
+        let mut state = self.asked()?;
+        let path = path.path();
+        let taken = state.names.contains_key(&path) || state.folders.contains(&path);
+        if taken && (exclusive || state.folders.contains(&path)) {
+            return Err(Error::new(ErrorKind::Exists, path.to_string()));
+        }
+        let id = state.make(&path);
+        let content = state.content(id)?;
+        if !taken {
+            content.mode = node.mode;
+        }
+        let attr = attr_of(id, content);
+        Ok((MemoryVolume { id }, attr))
+    }
+
+    async fn make_folder(&self, path: &NodePath, _node: NewNode) -> Result<Attr> {
+        let mut state = self.asked()?;
+        if state.names.contains_key(path) || !state.folders.insert(path.clone()) {
+            return Err(Error::new(ErrorKind::Exists, path.to_string()));
+        }
+        Ok(folder_attr(folder_id(path)))
+    }
+
+    async fn remove(&self, path: &NodePath, folder: bool, id: Option<NodeId>) -> Result<()> {
+        let mut state = self.asked()?;
+        if folder {
+            let removed = state.folders.remove(path);
+            return removed
+                .then_some(())
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, path.to_string()));
+        }
+        let found = state.id(path)?;
+        if id.is_some_and(|id| id.0 != found) {
+            return Err(Error::new(ErrorKind::Stale, path.to_string()));
+        }
+        // Who has it open keeps it: contents stay.
+        state.names.remove(path);
+        state.content(found)?.unlinked = true;
+        Ok(())
+    }
+
+    async fn rename(&self, from: &NodePath, to: &NodePath, mode: RenameMode) -> Result<()> {
+        let mut state = self.asked()?;
+        let id = state.id(from)?;
+        let there = state.names.get(to).copied();
+        match (mode, there) {
+            (RenameMode::Keep, Some(_)) => return Err(Error::new(ErrorKind::Exists, to.to_string())),
+            (RenameMode::Exchange, None) => return Err(Error::new(ErrorKind::NotFound, to.to_string())),
+            (RenameMode::Exchange, Some(other)) => {
+                state.names.insert(from.clone(), other);
+            }
+            (RenameMode::Replace | RenameMode::Keep, _) => {
+                state.names.remove(from);
+            }
+        }
+        state.names.insert(to.clone(), id);
+        Ok(())
+    }
+
+    async fn flush_folder(&self, _path: &NodePath) -> Result<()> {
+        self.asked().map(drop)
     }
 }

@@ -1,13 +1,17 @@
 //! `Remote` over a [`Link`].
 //!
-//! Every request here only reads, so one whose session was lost is sent again on the next. A volume
-//! keeps its path and id, and is opened again in a new session when it is first needed there.
+//! A request that only reads, and a change of names (which carries an operation number), is sent again on
+//! the next session if its own was lost. A change of content is not: see `change`. A volume keeps its path
+//! and id, and is opened again in a new session when it is first needed there.
+
+mod change;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lacuna_transport::attr::{Attr, Space};
-use lacuna_transport::id::{Generation, Handle, NodeId};
+use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
+use lacuna_transport::id::{BootId, Generation, Handle, NodeId, OperationId};
 use lacuna_transport::limits::FOLDER_NODES_MAX;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
@@ -15,15 +19,17 @@ use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::frame::{Code, Kind};
 use lacuna_transport::wire::map_page::MapPage;
 use lacuna_transport::wire::message::{
-    self, HandleRequest, ListPage, MapRequest, OpenRequest, Opened, PathRequest,
+    self, CreateRequest, HandleRequest, ListPage, MakeFolderRequest, MapRequest, OpenRequest, Opened,
+    PathRequest, RemoveRequest, RenameMode, RenameRequest, Reshape,
 };
 use lacuna_transport::wire::read::{self, REPLY_HEAD_BYTES, ReadRequest};
 use parking_lot::Mutex;
 
 use super::link::{Link, LinkState};
 use super::session::{RequestError, Session};
-use super::{Remote, SharedPath};
-use crate::error::{Error, Result};
+use super::{Access, Named, Remote, SharedPath};
+use crate::error::{Error, ErrorKind, Result};
+use crate::overlay::buffer::Slice;
 
 /// How long to wait before sending a request again whose lane was lost, but not its session.
 const LANE_RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -32,6 +38,7 @@ const LANE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct QuicRemote {
     link: Arc<Link>,
+    operations: Arc<AtomicU64>,
 }
 
 /// A volume open at the server, in one session after the other.
@@ -40,6 +47,7 @@ pub struct QuicVolume {
     link: Arc<Link>,
     path: SharedPath,
     id: NodeId,
+    access: Access,
     /// Number of the session, and the volume's handle in it.
     bound: Mutex<(u64, Handle)>,
     /// Held while opening again.
@@ -48,11 +56,42 @@ pub struct QuicVolume {
 
 impl QuicRemote {
     pub fn new(link: Arc<Link>) -> Self {
-        Self { link }
+        Self {
+            link,
+            operations: Arc::new(AtomicU64::new(1)),
+        }
+    }
+
+    /// A number no other change of names of this process has.
+    fn operation(&self) -> OperationId {
+        OperationId(self.operations.fetch_add(1, Ordering::Relaxed))
     }
 
     pub fn link(&self) -> &Arc<Link> {
         &self.link
+    }
+
+    fn bind(&self, path: &SharedPath, access: Access, session: u64, opened: &Opened) -> QuicVolume {
+        QuicVolume {
+            link: Arc::clone(&self.link),
+            path: path.clone(),
+            id: opened.attr.id,
+            access,
+            bound: Mutex::new((session, opened.handle)),
+            rebinding: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The session there is, if it is with this run of the server.
+    async fn session_of(&self, boot: BootId) -> Result<Arc<Session>> {
+        let session = self.link.session().await?;
+        if session.welcome.boot == boot {
+            return Ok(session);
+        }
+        Err(Error::new(
+            ErrorKind::Disconnected,
+            "the server was started again meanwhile",
+        ))
     }
 
     /// What a request came to; `None` if it was lost with its session and is to be sent again.
@@ -106,7 +145,7 @@ impl QuicVolume {
         if let Some((_, handle)) = bound() {
             return Ok(handle);
         }
-        let opened = open(session, &self.path.path(), self.id).await?;
+        let opened = open(session, &self.path.path(), self.id, self.access).await?;
         *self.bound.lock() = (session.number, opened.handle);
         Ok(opened.handle)
     }
@@ -135,14 +174,19 @@ impl Drop for QuicVolume {
     }
 }
 
-async fn open(session: &Session, path: &NodePath, id: NodeId) -> Result<Opened, RequestError> {
+async fn open(
+    session: &Session,
+    path: &NodePath,
+    id: NodeId,
+    access: Access,
+) -> Result<Opened, RequestError> {
     use lacuna_transport::wire::error_code::ErrorCode;
     let opened: Opened = session
         .ask(
             Kind::Open,
             message::encode(&OpenRequest {
                 path: path.clone(),
-                write: false,
+                write: access == Access::ReadWrite,
             }),
         )
         .await?;
@@ -168,18 +212,11 @@ impl Remote for QuicRemote {
         retrying!(self, format!("list {path}"), |session| list(session, path))
     }
 
-    async fn open(&self, path: &SharedPath, id: NodeId) -> Result<(QuicVolume, Attr)> {
+    async fn open(&self, path: &SharedPath, id: NodeId, access: Access) -> Result<(QuicVolume, Attr)> {
         let (number, opened) = retrying!(self, format!("open {path}"), |session| async {
-            Ok((session.number, open(session, &path.path(), id).await?))
+            Ok((session.number, open(session, &path.path(), id, access).await?))
         })?;
-        let volume = QuicVolume {
-            link: Arc::clone(&self.link),
-            path: path.clone(),
-            id,
-            bound: Mutex::new((number, opened.handle)),
-            rebinding: tokio::sync::Mutex::new(()),
-        };
-        Ok((volume, opened.attr))
+        Ok((self.bind(path, access, number, &opened), opened.attr))
     }
 
     async fn stat_open(&self, volume: &QuicVolume) -> Result<Attr> {
@@ -216,6 +253,126 @@ impl Remote for QuicRemote {
     async fn space(&self) -> Result<Space> {
         retrying!(self, "statfs".to_owned(), |session| session
             .ask(Kind::Space, Vec::new()))
+    }
+
+    async fn boot(&self) -> Result<BootId> {
+        Ok(self.link.session().await?.welcome.boot)
+    }
+
+    fn boot_now(&self) -> Option<BootId> {
+        match self.link.state() {
+            LinkState::Connected(session) => Some(session.welcome.boot),
+            LinkState::Down(..) | LinkState::Closed => None,
+        }
+    }
+
+    async fn write(
+        &self,
+        volume: &QuicVolume,
+        boot: BootId,
+        ranges: Vec<ByteRange>,
+        slices: Vec<Slice>,
+    ) -> Result<Attr> {
+        let session = self.session_of(boot).await?;
+        let result = change::write(&session, volume, ranges, slices).await;
+        change::outcome(&session, result, || format!("write {}", volume.path))
+    }
+
+    async fn reshape(
+        &self,
+        volume: &QuicVolume,
+        boot: BootId,
+        how: Reshape,
+        range: ByteRange,
+        grow: bool,
+    ) -> Result<Attr> {
+        let session = self.session_of(boot).await?;
+        let result = change::reshape(&session, volume, how, range, grow).await;
+        change::outcome(&session, result, || format!("reshape {range} of {}", volume.path))
+    }
+
+    async fn resize(&self, volume: &QuicVolume, boot: BootId, size: u64) -> Result<Attr> {
+        let session = self.session_of(boot).await?;
+        let result = change::resize(&session, volume, size).await;
+        change::outcome(&session, result, || format!("resize {} to {size}", volume.path))
+    }
+
+    async fn copy(
+        &self,
+        boot: BootId,
+        source: (&QuicVolume, ByteRange),
+        target: (&QuicVolume, u64),
+    ) -> Result<(u64, Attr)> {
+        let session = self.session_of(boot).await?;
+        let result = change::copy(&session, source, target).await;
+        change::outcome(&session, result, || {
+            format!("copy {} to {}", source.0.path, target.0.path)
+        })
+    }
+
+    async fn flush(&self, volume: &QuicVolume, boot: BootId, data_only: bool) -> Result<Attr> {
+        let session = self.session_of(boot).await?;
+        let result = change::flush(&session, volume, data_only).await;
+        change::outcome(&session, result, || format!("flush {}", volume.path))
+    }
+
+    async fn set_attr(&self, subject: Named<'_, QuicVolume>, attr: NewAttr) -> Result<Attr> {
+        retrying!(self, "set attributes".to_owned(), |session| change::set_attr(
+            session, &subject, attr
+        ))
+    }
+
+    async fn create(&self, path: &SharedPath, node: NewNode, exclusive: bool) -> Result<(QuicVolume, Attr)> {
+        let request = CreateRequest {
+            operation: self.operation(),
+            path: path.path(),
+            node,
+            exclusive,
+        };
+        let (number, opened) = retrying!(self, format!("create {path}"), |session| async {
+            let opened: Opened = session.ask(Kind::Create, message::encode(&request)).await?;
+            Ok((session.number, opened))
+        })?;
+        Ok((self.bind(path, Access::ReadWrite, number, &opened), opened.attr))
+    }
+
+    async fn make_folder(&self, path: &NodePath, node: NewNode) -> Result<Attr> {
+        let request = MakeFolderRequest {
+            operation: self.operation(),
+            path: path.clone(),
+            node,
+        };
+        retrying!(self, format!("make the folder {path}"), |session| session
+            .ask(Kind::MakeFolder, message::encode(&request)))
+    }
+
+    async fn remove(&self, path: &NodePath, folder: bool, id: Option<NodeId>) -> Result<()> {
+        let request = RemoveRequest {
+            operation: self.operation(),
+            path: path.clone(),
+            folder,
+            id,
+        };
+        retrying!(self, format!("remove {path}"), |session| session
+            .tell(Kind::Remove, message::encode(&request)))
+    }
+
+    async fn rename(&self, from: &NodePath, to: &NodePath, mode: RenameMode) -> Result<()> {
+        let request = RenameRequest {
+            operation: self.operation(),
+            from: from.clone(),
+            to: to.clone(),
+            mode,
+        };
+        retrying!(self, format!("rename {from} to {to}"), |session| session
+            .tell(Kind::Rename, message::encode(&request)))
+    }
+
+    async fn flush_folder(&self, path: &NodePath) -> Result<()> {
+        retrying!(self, format!("flush the folder {path}"), |session| session.tell(
+            Kind::FlushFolder,
+            message::encode(&PathRequest { path: path.clone() })
+        ))
     }
 }
 

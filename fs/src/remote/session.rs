@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lacuna_transport::id::RequestId;
+use bytes::Bytes;
+use lacuna_transport::id::{InstanceId, RequestId};
 use lacuna_transport::limits::HELLO_TIMEOUT;
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
@@ -36,6 +37,8 @@ pub struct Target {
     pub address: SocketAddr,
     pub pin: KeyId,
     pub own_key: KeyId,
+    /// Names this process across its sessions.
+    pub instance: InstanceId,
     pub client: quinn::ClientConfig,
     pub shown: ShownKey,
 }
@@ -124,7 +127,7 @@ impl Session {
                 version: VERSION,
                 features: Features::KNOWN,
                 agent: agent(),
-                instance: None,
+                instance: Some(target.instance),
             };
             let body = message::encode(&hello);
             let traffic = &counters.traffic;
@@ -203,11 +206,39 @@ impl Session {
     where
         T: for<'b> minicbor::Decode<'b, ()> + Message,
     {
-        let (header, exchange) = self.request(kind, body).await?.header().await?;
+        self.ask_with(kind, body, Vec::new()).await
+    }
+
+    /// A request with a payload whose reply is one message.
+    pub async fn ask_with<T>(&self, kind: Kind, head: Vec<u8>, payload: Vec<Bytes>) -> Result<T, RequestError>
+    where
+        T: for<'b> minicbor::Decode<'b, ()> + Message,
+    {
+        let traffic = &self.counters.traffic;
+        let exchange = self
+            .lanes
+            .request_with(traffic, kind, Bytes::from(head), payload)
+            .await?;
+        self.counters.requests_sent.fetch_add(1, Ordering::Relaxed);
+        let (header, exchange) = exchange.header().await?;
         let (body, exchange) = exchange.body(&header).await?;
         let reply = message::decode(&body)?;
         exchange.done();
         Ok(reply)
+    }
+
+    /// A request whose reply is empty.
+    pub async fn tell(&self, kind: Kind, body: Vec<u8>) -> Result<(), RequestError> {
+        let (_, exchange) = self.request(kind, body).await?.header().await?;
+        exchange.done();
+        Ok(())
+    }
+
+    /// Nobody knows what became of a change: end the session. The server lets the next one in when what
+    /// this one had under way has ended, so that it cannot take effect after what is sent then.
+    pub fn close_unsure(&self, why: &str) {
+        tracing::warn!(why, "a change was not answered; closing the session");
+        self.connection.close(CloseCode::Done.code(), why.as_bytes());
     }
 
     /// The server broke the protocol: end the session.

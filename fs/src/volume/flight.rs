@@ -15,11 +15,11 @@ use crate::cache::{BLOCK_BYTES, Fragment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::remote::Remote;
 
-/// What a flight brought: fragments in order, and the generation they were read at.
+/// What a flight brought: fragments in order, and the base they were read at.
 #[derive(Debug)]
 pub struct Landed {
     pub fragments: Vec<Arc<Fragment>>,
-    pub generation: Generation,
+    pub base: Generation,
 }
 
 /// How long a fetch may take that nobody waits for, or whose waiters have no deadline of their own.
@@ -143,7 +143,7 @@ impl<R: Remote> Volume<R> {
             .iter()
             .map(|part| vec![0; usize::try_from(part.len()).expect("within a block")].into_boxed_slice())
             .collect();
-        let generation = self
+        let base = self
             .shared
             .remote
             .read(&bound, flight.ranges.clone(), &mut buffers)
@@ -155,7 +155,7 @@ impl<R: Remote> Volume<R> {
         });
         Ok(Arc::new(Landed {
             fragments: fragments.collect(),
-            generation,
+            base,
         }))
     }
 
@@ -167,7 +167,7 @@ impl<R: Remote> Volume<R> {
         let registered = state.flights.len() < before;
         let mut outdated = false;
         if let Ok(landed) = &outcome {
-            outdated = landed.generation != state.attr.generation;
+            outdated = landed.base != state.base;
             if registered && !outdated && !flight.stale.load(Ordering::Relaxed) {
                 for fragment in &landed.fragments {
                     self.shared.cache.insert(self.key, Arc::clone(fragment));

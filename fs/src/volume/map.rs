@@ -9,6 +9,7 @@ use super::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::Sought;
 use crate::remote::Remote;
+use crate::run_map::RunMap;
 
 /// Most runs of one volume's map: about 20 bytes each. What does not fit stays unknown.
 pub const MAP_RUNS_MAX: usize = 64 << 20;
@@ -26,7 +27,7 @@ pub enum Whence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taken {
     Applied,
-    /// It is of another generation than the map.
+    /// It is of another base than the map.
     Outdated,
     /// The map is at its bound.
     Full,
@@ -67,6 +68,7 @@ impl<R: Remote> Volume<R> {
             }
             let from = ByteRange::new(offset, u64::MAX).unwrap_or(ByteRange::EMPTY);
             let mut taken = None;
+            let fetching_map = self.fetching_map();
             self.shared
                 .remote
                 .map(&*self.bound()?, from, 1, |page| {
@@ -74,6 +76,7 @@ impl<R: Remote> Volume<R> {
                     false
                 })
                 .await?;
+            drop(fetching_map);
             match taken {
                 Some(Taken::Applied) if self.state.lock().map.first_unknown(offset) != Some(offset) => {
                     return Ok(());
@@ -111,6 +114,7 @@ impl<R: Remote> Volume<R> {
             let from = ByteRange::new(first, u64::MAX).unwrap_or(ByteRange::EMPTY);
             let mut last = Taken::Applied;
             let bound = self.bound()?;
+            let fetching_map = self.fetching_map();
             self.shared
                 .remote
                 .map(&bound, from, u32::MAX, |page| {
@@ -118,6 +122,7 @@ impl<R: Remote> Volume<R> {
                     last == Taken::Applied
                 })
                 .await?;
+            drop(fetching_map);
             match last {
                 Taken::Applied | Taken::Full => return Ok(()),
                 Taken::Outdated => self.resync().await?,
@@ -126,15 +131,56 @@ impl<R: Remote> Volume<R> {
         Ok(())
     }
 
+    /// Takes over a page that was asked for, but for what this client changed since.
     fn take(&self, page: &MapPage) -> Taken {
         let mut state = self.state.lock();
-        if page.generation != state.attr.generation || page.size != state.attr.size {
+        if page.generation != state.base {
             return Taken::Outdated;
         }
         if state.map.runs_held() + page.extents().len() > MAP_RUNS_MAX {
             return Taken::Full;
         }
-        state.map.apply(page);
+        let state = &mut *state;
+        let size = ByteRange::up_to(state.attr.size);
+        for extent in page.extents() {
+            let range = extent.range.intersect(size);
+            if state.changed_meanwhile.is_uniform() {
+                state.map.set(range, extent.kind);
+                continue;
+            }
+            for (part, changed) in state.changed_meanwhile.runs(range) {
+                if !changed {
+                    state.map.set(part, extent.kind);
+                }
+            }
+        }
+        if page.range.end() >= page.size {
+            state.map.fill_beyond(page.size);
+        }
+        state.overlay_on_map(page.range);
         Taken::Applied
+    }
+
+    fn fetching_map(&self) -> MapFetch<'_, R> {
+        let mut state = self.state.lock();
+        state.map_fetches += 1;
+        if state.map_fetches == 1 {
+            state.changed_meanwhile = RunMap::new(false);
+        }
+        drop(state);
+        MapFetch(self)
+    }
+}
+
+/// A request for pages of the map under way.
+struct MapFetch<'a, R: Remote>(&'a Volume<R>);
+
+impl<R: Remote> Drop for MapFetch<'_, R> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.map_fetches -= 1;
+        if state.map_fetches == 0 {
+            state.changed_meanwhile = RunMap::new(false);
+        }
     }
 }

@@ -12,9 +12,14 @@ use lacuna_transport::id::NodeId;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// How long an open waits for the kernel. It answers in microseconds, but for a page that is locked by a
 /// read whose data is still on its way.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a seek waits for dirty pages of a mapping: they may have to wait for room.
+const LAUNDER_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -67,8 +72,31 @@ impl Notices {
         self.delivered.send_replace(());
     }
 
+    pub fn is_attached(&self) -> bool {
+        self.queue.lock().attached
+    }
+
+    /// Has the kernel write back and drop its pages of `id`.
+    pub async fn launder(&self, id: NodeId) -> Result<()> {
+        if !self.is_attached() {
+            return Ok(());
+        }
+        self.post(id);
+        if self.delivered_within(id, LAUNDER_TIMEOUT).await {
+            return Ok(());
+        }
+        let text = "the kernel does not hand out the pages that were dirtied through a mapping";
+        Err(Error::new(ErrorKind::TimedOut, text))
+    }
+
     /// Waits until nothing about `id` is on its way, or for long enough.
     pub async fn delivered(&self, id: NodeId) {
+        if !self.delivered_within(id, DELIVERY_TIMEOUT).await {
+            tracing::warn!(node = id.0, "the kernel does not take a notification");
+        }
+    }
+
+    async fn delivered_within(&self, id: NodeId, limit: Duration) -> bool {
         let mut delivered = self.delivered.subscribe();
         let pending = || {
             let queue = self.queue.lock();
@@ -81,9 +109,7 @@ impl Notices {
                 }
             }
         };
-        if tokio::time::timeout(DELIVERY_TIMEOUT, wait).await.is_err() {
-            tracing::warn!(node = id.0, "the kernel does not take a notification");
-        }
+        tokio::time::timeout(limit, wait).await.is_ok()
     }
 
     pub fn close(&self) {

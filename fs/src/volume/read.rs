@@ -11,6 +11,8 @@ use super::{State, Volume};
 use crate::cache::{Fragment, PAGE_BYTES};
 use crate::error::{ErrorKind, Result};
 use crate::extent_map::{Known, Sought};
+use crate::overlay::Content;
+use crate::overlay::buffer::Slice;
 use crate::readahead::Readahead;
 use crate::remote::Remote;
 
@@ -24,6 +26,8 @@ const PREFETCH_RUNS_MAX: usize = 2048;
 pub enum Piece {
     Zeros(u64),
     Bytes(Arc<Fragment>, ByteRange),
+    /// Written here and not flushed at the server.
+    Dirty(Slice),
 }
 
 /// A finished read: its pieces in order.
@@ -47,6 +51,7 @@ impl Gathered {
                 None => give(&join(&self.pieces)),
             },
             [Piece::Bytes(fragment, range)] => give(fragment.slice(*range)),
+            [Piece::Dirty(slice)] => give(slice.as_ref()),
             pieces => give(&join(pieces)),
         }
     }
@@ -70,6 +75,11 @@ impl Gathered {
     fn push_cached(&mut self, fragment: Arc<Fragment>, range: ByteRange) {
         self.cached_bytes += range.len();
         self.pieces.push(Piece::Bytes(fragment, range));
+    }
+
+    fn push_dirty(&mut self, slice: Slice) {
+        self.cached_bytes += u64::try_from(slice.as_ref().len()).unwrap_or(0);
+        self.pieces.push(Piece::Dirty(slice));
     }
 
     fn push_landed(&mut self, landed: &Landed, wanted: ByteRange) {
@@ -97,6 +107,7 @@ fn join(pieces: &[Piece]) -> Vec<u8> {
                 0,
             ),
             Piece::Bytes(fragment, range) => bytes.extend_from_slice(fragment.slice(*range)),
+            Piece::Dirty(slice) => bytes.extend_from_slice(slice.as_ref()),
         }
     }
     bytes
@@ -107,7 +118,44 @@ impl Piece {
         match self {
             Self::Zeros(len) => *len,
             Self::Bytes(_, range) => range.len(),
+            Self::Dirty(slice) => u64::try_from(slice.as_ref().len()).unwrap_or(0),
         }
+    }
+}
+
+/// What is known of one part of a read before anything is fetched.
+#[derive(Debug)]
+enum Part {
+    Zeros(ByteRange),
+    Dirty(Slice),
+    /// The server has it, the cache perhaps too.
+    Data(ByteRange),
+    Unknown(u64),
+}
+
+impl State {
+    /// `wanted` in order: what this client changed, then what the map says.
+    fn parts(&self, wanted: ByteRange) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for (piece, content) in self.back.overlay.pieces(wanted) {
+            match content {
+                Some(Content::Data(slice)) => {
+                    parts.push(Part::Dirty(slice.part(ByteRange::up_to(piece.len()))))
+                }
+                Some(Content::Zero | Content::Hole) => parts.push(Part::Zeros(piece)),
+                None => parts.extend(self.map.known(piece).map(|(run, known)| match known {
+                    Known::Unknown => Part::Unknown(run.start()),
+                    Known::Zero | Known::Hole => Part::Zeros(run),
+                    Known::Data => Part::Data(run),
+                })),
+            }
+        }
+        parts
+    }
+
+    /// `wanted`, cut at the end of the volume.
+    fn within_size(&self, wanted: ByteRange) -> ByteRange {
+        wanted.intersect(ByteRange::up_to(self.attr.size))
     }
 }
 
@@ -115,17 +163,18 @@ impl Piece {
 #[derive(Debug)]
 enum Step {
     Zeros(u64),
+    Dirty(Slice),
     Cached(Arc<Fragment>, ByteRange),
     Await(Arc<Flight>, ByteRange),
     /// Only while planning: becomes `Await` once its flights are registered.
     Missing(ByteRange),
 }
 
-/// A plan and the generation it was made at.
+/// A plan and the base it was made at.
 #[derive(Debug)]
 struct Plan {
     steps: Vec<Step>,
-    generation: Generation,
+    base: Generation,
 }
 
 /// Answer to an attempt to read without waiting.
@@ -140,13 +189,14 @@ impl<R: Remote> Volume<R> {
     /// Reads what is there: holes, zeros and cached data. Starts prefetching; needs a tokio context.
     pub fn read_now(self: &Arc<Self>, readahead: &Mutex<Readahead>, wanted: ByteRange) -> ReadNow {
         let mut state = self.state.lock();
-        let wanted = wanted.intersect(ByteRange::up_to(state.attr.size));
+        let wanted = state.within_size(wanted);
         let mut gathered = Gathered::default();
-        for (run, known) in state.map.known(wanted) {
-            match known {
-                Known::Unknown => return ReadNow::Wait,
-                Known::Zero | Known::Hole => gathered.push_zeros(run.len()),
-                Known::Data => {
+        for part in state.parts(wanted) {
+            match part {
+                Part::Unknown(_) => return ReadNow::Wait,
+                Part::Zeros(run) => gathered.push_zeros(run.len()),
+                Part::Dirty(slice) => gathered.push_dirty(slice),
+                Part::Data(run) => {
                     for (part, found) in self.shared.cache.find(self.key, run) {
                         let Some(fragment) = found else {
                             return ReadNow::Wait;
@@ -193,7 +243,7 @@ impl<R: Remote> Volume<R> {
                         {
                             continue;
                         }
-                        gathered => (gathered?, plan.generation),
+                        gathered => (gathered?, plan.base),
                     },
                     Err(unknown) => {
                         self.learn(unknown).await?;
@@ -201,7 +251,7 @@ impl<R: Remote> Volume<R> {
                     }
                 },
                 None => match self.plan_direct(wanted) {
-                    Ok((runs, generation)) => (self.gather_direct(runs, generation).await?, generation),
+                    Ok((parts, base)) => (self.gather_direct(parts, base).await?, base),
                     Err(unknown) => {
                         self.learn(unknown).await?;
                         continue;
@@ -210,7 +260,7 @@ impl<R: Remote> Volume<R> {
             };
             retries += 1;
             let (gathered, consistent) = gathered;
-            if consistent && self.attr().generation == before || retries > RETRIES_MAX {
+            if consistent && self.state.lock().base == before || retries > RETRIES_MAX {
                 self.count(&gathered);
                 return Ok(gathered);
             }
@@ -223,14 +273,15 @@ impl<R: Remote> Volume<R> {
         let mut state = self.state.lock();
         let size = ByteRange::up_to(state.attr.size);
         let wanted = wanted.intersect(size);
-        let generation = state.attr.generation;
+        let base = state.base;
         let mut steps = Vec::new();
         let mut missing = Missing::default();
-        for (run, known) in state.map.known(wanted) {
-            match known {
-                Known::Unknown => return Err(run.start()),
-                Known::Zero | Known::Hole => steps.push(Step::Zeros(run.len())),
-                Known::Data => {
+        for part in state.parts(wanted) {
+            match part {
+                Part::Unknown(offset) => return Err(offset),
+                Part::Zeros(run) => steps.push(Step::Zeros(run.len())),
+                Part::Dirty(slice) => steps.push(Step::Dirty(slice)),
+                Part::Data(run) => {
                     for (part, found) in self.shared.cache.find(self.key, run) {
                         steps.push(match found {
                             Some(fragment) => Step::Cached(fragment, part),
@@ -257,7 +308,7 @@ impl<R: Remote> Volume<R> {
         for flight in new {
             self.start(flight, None);
         }
-        Ok(Plan { steps, generation })
+        Ok(Plan { steps, base })
     }
 
     /// Waits for what is on its way. False: not all of it is of the plan's generation.
@@ -267,10 +318,11 @@ impl<R: Remote> Volume<R> {
         for step in &plan.steps {
             match step {
                 Step::Zeros(len) => gathered.push_zeros(*len),
+                Step::Dirty(slice) => gathered.push_dirty(slice.clone()),
                 Step::Cached(fragment, range) => gathered.push_cached(Arc::clone(fragment), *range),
                 Step::Await(flight, range) => {
                     let landed = flight.landed().await?;
-                    consistent &= landed.generation == plan.generation;
+                    consistent &= landed.base == plan.base;
                     gathered.push_landed(&landed, *range);
                 }
                 Step::Missing(_) => unreachable!("planning replaced it"),
@@ -279,39 +331,32 @@ impl<R: Remote> Volume<R> {
         Ok((gathered, consistent))
     }
 
-    fn plan_direct(&self, wanted: ByteRange) -> Result<(Vec<(ByteRange, Known)>, Generation), u64> {
+    fn plan_direct(&self, wanted: ByteRange) -> Result<(Vec<Part>, Generation), u64> {
         let state = self.state.lock();
-        let runs: Vec<_> = state
-            .map
-            .known(wanted.intersect(ByteRange::up_to(state.attr.size)))
-            .collect();
-        match runs.iter().find(|(_, known)| *known == Known::Unknown) {
-            Some((run, _)) => Err(run.start()),
-            None => Ok((runs, state.attr.generation)),
-        }
+        let parts = state.parts(state.within_size(wanted));
+        let unknown = parts.iter().find_map(|part| match part {
+            Part::Unknown(offset) => Some(*offset),
+            Part::Zeros(_) | Part::Dirty(_) | Part::Data(_) => None,
+        });
+        unknown.map_or(Ok((parts, state.base)), Err)
     }
 
-    async fn gather_direct(
-        self: &Arc<Self>,
-        runs: Vec<(ByteRange, Known)>,
-        generation: Generation,
-    ) -> Result<(Gathered, bool)> {
-        let data = runs
-            .iter()
-            .filter(|(_, known)| *known == Known::Data)
-            .map(|(run, _)| *run);
+    async fn gather_direct(self: &Arc<Self>, parts: Vec<Part>, base: Generation) -> Result<(Gathered, bool)> {
+        let data = parts.iter().filter_map(|part| match part {
+            Part::Data(run) => Some(*run),
+            Part::Zeros(_) | Part::Dirty(_) | Part::Unknown(_) => None,
+        });
         let landed = self.fetch_uncached(data.collect()).await?;
         let mut gathered = Gathered::default();
-        for (run, known) in runs {
-            match known {
-                Known::Data => landed.iter().for_each(|landed| gathered.push_landed(landed, run)),
-                Known::Zero | Known::Hole | Known::Unknown => gathered.push_zeros(run.len()),
+        for part in parts {
+            match part {
+                Part::Data(run) => landed.iter().for_each(|landed| gathered.push_landed(landed, run)),
+                Part::Zeros(run) => gathered.push_zeros(run.len()),
+                Part::Dirty(slice) => gathered.push_dirty(slice),
+                Part::Unknown(_) => unreachable!("planning refused it"),
             }
         }
-        Ok((
-            gathered,
-            landed.iter().all(|landed| landed.generation == generation),
-        ))
+        Ok((gathered, landed.iter().all(|landed| landed.base == base)))
     }
 
     /// Takes note of a read and starts what readahead wants, as far as there is room without waiting.

@@ -1,11 +1,14 @@
 //! Volumes and the file system over a server in memory.
 
+use std::time::Duration;
+
 use lacuna_transport::id::NodeId;
 use lacuna_transport::path::NodeName;
 use proptest::prelude::*;
 
 use super::map::Whence;
 use super::read::ReadNow;
+use super::shared::Settings;
 use super::*;
 use crate::file_system::{FileSystem, OpenId};
 use crate::remote::memory::{Content, MemoryRemote, UNIT_BYTES};
@@ -33,15 +36,14 @@ async fn opened(
     let fs = FileSystem::new(
         remote.clone(),
         NodePath::root(),
-        CACHE,
-        Some(Duration::from_secs(20)),
+        Settings::new(CACHE, Some(Duration::from_secs(20))),
     );
     let fs = Arc::new(fs);
     let attr = fs
         .lookup(NodeId::ROOT, &NodeName::new(b"v").unwrap())
         .await
         .unwrap();
-    let (open, _) = fs.open(attr.id).await.unwrap();
+    let (open, _) = fs.open(attr.id, Access::Read).await.unwrap();
     (remote, fs, open)
 }
 
@@ -146,11 +148,11 @@ async fn a_change_behind_the_back_is_seen_at_the_next_open() {
     assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![1; 4096]);
     remote.change(&path(), |content| content.write(at(0, 8192), 2));
     let id = fs.open_volumes()[0].attr().id;
-    let (again, keep_cache) = fs.open(id).await.unwrap();
+    let (again, keep_cache) = fs.open(id, Access::Read).await.unwrap();
     assert!(!keep_cache, "the kernel's pages are old");
     assert_eq!(bytes(&fs, again, at(0, 8192)).await, vec![2; 8192]);
     assert_eq!(fs.seek(again, 0, Whence::Hole).await.unwrap(), 8192);
-    let (_, keep_cache) = fs.open(id).await.unwrap();
+    let (_, keep_cache) = fs.open(id, Access::Read).await.unwrap();
     assert!(keep_cache);
 }
 
@@ -188,10 +190,13 @@ async fn the_map_is_fetched_page_by_page_where_it_is_needed() {
         content.size = 64 << 20;
         content.write(at(60 << 20, 1), 1);
     });
-    let shared = Arc::new(Shared::new(remote.clone(), CACHE, None));
+    let shared = Arc::new(Shared::new(remote.clone(), Settings::new(CACHE, None)));
     let attr = remote.stat(&path()).await.unwrap();
     let volume = Arc::new(Volume::new(shared, path(), attr));
-    *volume.bound.lock() = Some(Arc::new(remote.open(&volume.path, attr.id).await.unwrap().0));
+    volume.bind(
+        remote.open(&volume.path, attr.id, Access::Read).await.unwrap().0,
+        Access::Read,
+    );
     let before = remote.requests();
     assert_eq!(volume.seek(59 << 20, Whence::Data).await.unwrap(), 60 << 20);
     assert_eq!(remote.requests() - before, 2, "one page at 59 MiB, one at 60 MiB");
@@ -268,7 +273,7 @@ async fn opens_and_closes_that_cross_leave_the_volume_open() {
     for _ in 0..200 {
         let opening = tokio::spawn({
             let fs = Arc::clone(&fs);
-            async move { fs.open(id).await.unwrap().0 }
+            async move { fs.open(id, Access::Read).await.unwrap().0 }
         });
         tokio::task::yield_now().await;
         fs.close(held);
@@ -312,7 +317,7 @@ async fn an_event_overtaken_by_a_look_changes_nothing() {
     let old = fs.shared().remote.stat(&path()).await.unwrap();
     remote.change(&path(), |content| content.write(at(0, 8192), 2));
     let id = old.id;
-    fs.open(id).await.unwrap();
+    fs.open(id, Access::Read).await.unwrap();
     assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![2; 4096]);
     let before = remote.requests();
     fs.changed(&crate::remote::Change {
@@ -340,7 +345,7 @@ proptest! {
                         remote.change(&path(), |content| content.write(at(offset, len), byte));
                         model.write(at(offset, len), byte);
                         let id = fs.open_volumes()[0].attr().id;
-                        open = fs.open(id).await.unwrap().0;
+                        open = fs.open(id, Access::Read).await.unwrap().0;
                     }
                     1 => {
                         let data = (offset..model.size).find(|at| model.units.contains_key(&(at / UNIT_BYTES)));

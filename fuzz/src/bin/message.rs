@@ -5,7 +5,9 @@ use std::fmt::Debug;
 
 use lacuna_transport::attr::{Attr, Space};
 use lacuna_transport::wire::message::{
-    self, HandleRequest, Hello, ListPage, MapRequest, Message, Opened, PathRequest, VolumeChanged, Welcome,
+    self, Copied, CopyRequest, CreateRequest, FlushRequest, HandleRequest, Hello, ListPage,
+    MakeFolderRequest, MapRequest, Message, OpenRequest, Opened, PathRequest, RemoveRequest, RenameRequest,
+    ReshapeRequest, ResizeRequest, SetAttrRequest, VolumeChanged, Welcome,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -23,7 +25,7 @@ where
 
 fuzz_target!(|input: (u8, Vec<u8>)| {
     let (kind, bytes) = input;
-    match kind % 10 {
+    match kind % 21 {
         0 => check::<Hello>(&bytes),
         1 => check::<Welcome>(&bytes),
         2 => check::<PathRequest>(&bytes),
@@ -33,6 +35,17 @@ fuzz_target!(|input: (u8, Vec<u8>)| {
         6 => check::<Opened>(&bytes),
         7 => check::<ListPage>(&bytes),
         8 => check::<VolumeChanged>(&bytes),
+        9 => check::<OpenRequest>(&bytes),
+        10 => check::<ReshapeRequest>(&bytes),
+        11 => check::<ResizeRequest>(&bytes),
+        12 => check::<CopyRequest>(&bytes),
+        13 => check::<Copied>(&bytes),
+        14 => check::<FlushRequest>(&bytes),
+        15 => check::<SetAttrRequest>(&bytes),
+        16 => check::<CreateRequest>(&bytes),
+        17 => check::<MakeFolderRequest>(&bytes),
+        18 => check::<RemoveRequest>(&bytes),
+        19 => check::<RenameRequest>(&bytes),
         _ => check::<Space>(&bytes),
     }
 });

@@ -1,6 +1,9 @@
 //! What every backend must do, as tests. [`suite!`](crate::backend_conformance_suite) makes one `#[test]` of
 //! each, from a [`Fixture`] that can prepare volumes behind the backend's back.
 
+mod change;
+mod name;
+
 use lacuna_transport::attr::{Attr, NodeKind};
 use lacuna_transport::extent::{Extent, ExtentKind};
 use lacuna_transport::id::NodeId;
@@ -8,6 +11,8 @@ use lacuna_transport::limits::VOLUME_BYTES_MAX;
 use lacuna_transport::path::NodePath;
 use lacuna_transport::range::ByteRange;
 
+pub use self::change::*;
+pub use self::name::*;
 use super::{Backend, OpenVolume};
 use crate::error::ErrorKind;
 use crate::generation::Stamp;
@@ -48,6 +53,24 @@ macro_rules! backend_conformance_suite {
             every_change_moves_the_stamp,
             ids_tell_nodes_apart_and_stay,
             space_is_sane,
+            writes_are_exact_and_grow,
+            punch_and_zero_are_exact,
+            punch_frees_and_zero_keeps,
+            allocating_grows_only_if_told,
+            resizing_cuts_and_grows_with_a_hole,
+            copies_keep_bytes_and_holes,
+            a_copy_within_a_volume_is_exact,
+            a_volume_opened_before_is_changed_by_a_later_opener,
+            own_changes_move_the_stamp,
+            attributes_are_set_one_by_one,
+            a_created_volume_is_empty_and_as_asked,
+            a_taken_name_is_opened_or_refused,
+            folders_are_made_and_pass_on_their_group,
+            names_of_the_longest_length_work,
+            removing_says_what_it_is,
+            an_open_volume_outlives_its_name,
+            renaming_has_three_modes,
+            renaming_keeps_kinds_and_trees,
         );
     };
     (@each $fixture:expr; $($name:ident,)+) => {

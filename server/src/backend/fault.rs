@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use lacuna_transport::attr::{Attr, Space};
+use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
 use lacuna_transport::extent::Extent;
+use lacuna_transport::id::NodeId;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::message::RenameMode;
 use parking_lot::Mutex;
 
-use super::{Backend, OpenVolume};
+use super::{Backend, Created, OpenVolume};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Calls that can fail.
@@ -27,6 +29,21 @@ pub enum Call {
     Attr,
     Read,
     Extents,
+    Create,
+    MakeFolder,
+    Remove,
+    Rename,
+    SetAttr,
+    FlushFolder,
+    Copy,
+    ReadyToChange,
+    Write,
+    Punch,
+    Zero,
+    Allocate,
+    Resize,
+    Grow,
+    Flush,
 }
 
 /// What happens instead of the call, or before it.
@@ -93,6 +110,13 @@ impl Faulty {
     pub fn new(inner: Arc<dyn Backend>, plan: Arc<Plan>) -> Self {
         Self { inner, plan }
     }
+
+    fn wrap(&self, inner: Arc<dyn OpenVolume>) -> Arc<dyn OpenVolume> {
+        Arc::new(FaultyVolume {
+            inner,
+            plan: Arc::clone(&self.plan),
+        })
+    }
 }
 
 impl Backend for Faulty {
@@ -112,10 +136,58 @@ impl Backend for Faulty {
 
     fn open(&self, path: &NodePath) -> Result<Arc<dyn OpenVolume>> {
         self.plan.meet(Call::Open)?;
-        Ok(Arc::new(FaultyVolume {
-            inner: self.inner.open(path)?,
-            plan: Arc::clone(&self.plan),
-        }))
+        Ok(self.wrap(self.inner.open(path)?))
+    }
+
+    fn create(
+        &self,
+        path: &NodePath,
+        node: &NewNode,
+        exclusive: bool,
+        announce: &mut dyn FnMut(Option<&Attr>),
+    ) -> Result<Created> {
+        self.plan.meet(Call::Create)?;
+        let created = self.inner.create(path, node, exclusive, announce)?;
+        Ok(Created {
+            volume: self.wrap(created.volume),
+            ..created
+        })
+    }
+
+    fn make_folder(&self, path: &NodePath, node: &NewNode) -> Result<Attr> {
+        self.plan.meet(Call::MakeFolder)?;
+        self.inner.make_folder(path, node)
+    }
+
+    fn remove(&self, path: &NodePath, folder: bool, id: Option<NodeId>) -> Result<()> {
+        self.plan.meet(Call::Remove)?;
+        self.inner.remove(path, folder, id)
+    }
+
+    fn rename(&self, from: &NodePath, to: &NodePath, mode: RenameMode) -> Result<()> {
+        self.plan.meet(Call::Rename)?;
+        self.inner.rename(from, to, mode)
+    }
+
+    fn set_attr(&self, path: &NodePath, new: &NewAttr) -> Result<Attr> {
+        self.plan.meet(Call::SetAttr)?;
+        self.inner.set_attr(path, new)
+    }
+
+    fn flush_folder(&self, path: &NodePath) -> Result<()> {
+        self.plan.meet(Call::FlushFolder)?;
+        self.inner.flush_folder(path)
+    }
+
+    fn copy(
+        &self,
+        source: &dyn OpenVolume,
+        range: ByteRange,
+        target: &dyn OpenVolume,
+        offset: u64,
+    ) -> Result<u64> {
+        self.plan.meet(Call::Copy)?;
+        self.inner.copy(source, range, target, offset)
     }
 
     fn space(&self) -> Result<Space> {
@@ -149,7 +221,56 @@ impl OpenVolume for FaultyVolume {
         self.inner.extents(range, runs_max)
     }
 
-    fn watch_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.watch_fd()
+    fn ready_to_change(&self) -> Result<()> {
+        self.plan.meet(Call::ReadyToChange)?;
+        self.inner.ready_to_change()
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.plan.meet(Call::Write)?;
+        self.inner.write_at(bytes, offset)
+    }
+
+    fn punch(&self, range: ByteRange) -> Result<()> {
+        self.plan.meet(Call::Punch)?;
+        self.inner.punch(range)
+    }
+
+    fn zero(&self, range: ByteRange, grow: bool) -> Result<()> {
+        self.plan.meet(Call::Zero)?;
+        self.inner.zero(range, grow)
+    }
+
+    fn allocate(&self, range: ByteRange, grow: bool) -> Result<()> {
+        self.plan.meet(Call::Allocate)?;
+        self.inner.allocate(range, grow)
+    }
+
+    fn resize(&self, size: u64) -> Result<()> {
+        self.plan.meet(Call::Resize)?;
+        self.inner.resize(size)
+    }
+
+    fn grow(&self, size: u64) -> Result<()> {
+        self.plan.meet(Call::Grow)?;
+        self.inner.grow(size)
+    }
+
+    fn flush(&self, data_only: bool) -> Result<()> {
+        self.plan.meet(Call::Flush)?;
+        self.inner.flush(data_only)
+    }
+
+    fn set_attr(&self, new: &NewAttr) -> Result<()> {
+        self.plan.meet(Call::SetAttr)?;
+        self.inner.set_attr(new)
+    }
+
+    fn read_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.read_fd()
+    }
+
+    fn write_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.write_fd()
     }
 }

@@ -1,131 +1,76 @@
 //! A model: an export that lives in memory. For tests, and as the second implementation that keeps the
 //! trait honest. Its clock is a counter, so that no two changes share a stamp.
 
+mod volume;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lacuna_transport::attr::{Attr, NodeKind, Space, Timestamp};
-use lacuna_transport::extent::{Extent, ExtentKind};
-use lacuna_transport::id::{Generation, NodeId};
+use lacuna_transport::attr::{Attr, NewAttr, NewNode, NodeKind, Space};
+use lacuna_transport::id::NodeId;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::message::RenameMode;
 use parking_lot::Mutex;
 
-use super::{Backend, OpenVolume};
+use self::volume::{Clock, Face, MemoryVolume};
+use super::{Backend, Created, OpenVolume, copy};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Allocation unit.
-const UNIT: u64 = 4096;
+/// What tests make things with.
+const PLAIN: NewNode = NewNode {
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+};
 
 /// An export in memory.
 #[derive(Debug, Default)]
 pub struct Memory {
+    clock: Clock,
     tree: Mutex<Tree>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tree {
-    /// Counts nodes and changes; both ids and times come from it.
-    clock: u64,
+    root: Face,
     nodes: BTreeMap<NodePath, Node>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self {
+            root: Face::root(),
+            nodes: BTreeMap::new(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Node {
-    Folder { id: NodeId, birth: u64 },
+    Folder(Face),
     Volume(Arc<MemoryVolume>),
 }
 
-#[derive(Debug)]
-struct MemoryVolume {
-    id: NodeId,
-    birth: u64,
-    content: Mutex<Content>,
-}
-
-#[derive(Debug)]
-struct Content {
-    size: u64,
-    changed: u64,
-    units: BTreeMap<u64, Box<[u8]>>,
-}
-
 impl Memory {
-    pub fn make_folder(&self, path: &NodePath) {
-        let mut tree = self.tree.lock();
-        let tick = tree.tick();
-        tree.nodes.insert(
-            path.clone(),
-            Node::Folder {
-                id: NodeId(tick),
-                birth: tick,
-            },
-        );
+    /// Makes a folder, in place of what was there.
+    pub fn put_folder(&self, path: &NodePath) {
+        let face = Face::new(self.clock.tick(), &PLAIN);
+        self.tree.lock().nodes.insert(path.clone(), Node::Folder(face));
     }
 
     /// Makes an empty volume, in place of what was there.
-    pub fn make_volume(&self, path: &NodePath, size: u64) {
-        let mut tree = self.tree.lock();
-        let tick = tree.tick();
-        let content = Mutex::new(Content {
-            size,
-            changed: tick,
-            units: BTreeMap::new(),
-        });
-        let volume = MemoryVolume {
-            id: NodeId(tick),
-            birth: tick,
-            content,
-        };
-        tree.nodes.insert(path.clone(), Node::Volume(Arc::new(volume)));
-    }
-
-    pub fn write(&self, path: &NodePath, offset: u64, bytes: &[u8]) -> Result<()> {
-        let (volume, tick) = self.change(path)?;
-        let mut content = volume.content.lock();
-        content.changed = tick;
-        for (at, byte) in (offset..).zip(bytes) {
-            let zeros = || vec![0; usize::try_from(UNIT).expect("fits")].into_boxed_slice();
-            let unit = content.units.entry(at / UNIT).or_insert_with(zeros);
-            unit[usize::try_from(at % UNIT).expect("fits")] = *byte;
-            content.size = content.size.max(at + 1);
-        }
-        Ok(())
-    }
-
-    pub fn resize(&self, path: &NodePath, size: u64) -> Result<()> {
-        let (volume, tick) = self.change(path)?;
-        let mut content = volume.content.lock();
-        content.changed = tick;
-        content.size = size;
-        content.units.retain(|unit, _| unit * UNIT < size);
-        if let Some(last) = content.units.get_mut(&(size / UNIT)) {
-            last[usize::try_from(size % UNIT).expect("fits")..].fill(0);
-        }
-        Ok(())
-    }
-
-    fn change(&self, path: &NodePath) -> Result<(Arc<MemoryVolume>, u64)> {
-        let mut tree = self.tree.lock();
-        let tick = tree.tick();
-        Ok((tree.volume(path)?, tick))
+    pub fn put_volume(&self, path: &NodePath, size: u64) {
+        let volume = Arc::new(MemoryVolume::new(self.clock.clone(), &PLAIN, size));
+        self.tree.lock().nodes.insert(path.clone(), Node::Volume(volume));
     }
 }
 
 impl Tree {
-    fn tick(&mut self) -> u64 {
-        self.clock += 1;
-        // Ids 0 and 1 are taken.
-        self.clock + 1
-    }
-
     fn find(&self, path: &NodePath) -> Result<Node> {
         if path.is_root() {
-            return Ok(Node::Folder {
-                id: NodeId::ROOT,
-                birth: 0,
-            });
+            return Ok(Node::Folder(self.root.clone()));
         }
         let bytes = path.as_bytes();
         let folders = bytes
@@ -136,7 +81,7 @@ impl Tree {
         for folder in folders {
             let above = NodePath::new(folder).map_err(|_| missing(path))?;
             match self.nodes.get(&above) {
-                Some(Node::Folder { .. }) => {}
+                Some(Node::Folder(_)) => {}
                 Some(Node::Volume(_)) => {
                     return Err(Error::new(ErrorKind::NotFolder, format!("'{above}' is a volume")));
                 }
@@ -149,20 +94,98 @@ impl Tree {
     fn volume(&self, path: &NodePath) -> Result<Arc<MemoryVolume>> {
         match self.find(path)? {
             Node::Volume(volume) => Ok(volume),
-            Node::Folder { .. } => Err(Error::new(ErrorKind::NotVolume, format!("'{path}' is a folder"))),
+            Node::Folder(_) => Err(Error::new(ErrorKind::NotVolume, format!("'{path}' is a folder"))),
         }
     }
+
+    /// The folder that the last name of `path` is in.
+    fn above(&self, path: &NodePath) -> Result<Face> {
+        let bytes = path.as_bytes();
+        let folder = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let folder = NodePath::new(&bytes[..folder]).map_err(|_| missing(path))?;
+        match self.find(&folder)? {
+            Node::Folder(face) => Ok(face),
+            Node::Volume(_) => Err(Error::new(
+                ErrorKind::NotFolder,
+                format!("'{folder}' is a volume"),
+            )),
+        }
+    }
+
+    fn optional(&self, path: &NodePath) -> Result<Option<Node>> {
+        match self.find(path) {
+            Ok(node) => Ok(Some(node)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_empty(&self, path: &NodePath) -> bool {
+        !self.nodes.keys().any(|other| is_below(other, path))
+    }
+
+    /// Takes a node and all below it out, under their paths relative to it.
+    fn take(&mut self, path: &NodePath) -> Vec<(Vec<u8>, Node)> {
+        let moved: Vec<NodePath> = self
+            .nodes
+            .keys()
+            .filter(|other| *other == path || is_below(other, path))
+            .cloned()
+            .collect();
+        let rest = |other: &NodePath| other.as_bytes()[path.as_bytes().len()..].to_vec();
+        moved
+            .into_iter()
+            .filter_map(|other| Some((rest(&other), self.nodes.remove(&other)?)))
+            .collect()
+    }
+
+    fn put(&mut self, path: &NodePath, nodes: Vec<(Vec<u8>, Node)>) -> Result<()> {
+        for (rest, node) in nodes {
+            let to = NodePath::new(&[path.as_bytes(), &rest].concat())
+                .map_err(|error| Error::with_source(ErrorKind::NameTooLong, "cannot rename", error))?;
+            self.nodes.insert(to, node);
+        }
+        Ok(())
+    }
+}
+
+fn is_below(path: &NodePath, folder: &NodePath) -> bool {
+    let rest = path.as_bytes().strip_prefix(folder.as_bytes());
+    rest.is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
 fn missing(path: &NodePath) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no '{path}'"))
 }
 
+fn named(path: &NodePath, at_root: ErrorKind) -> Result<()> {
+    if path.is_root() {
+        return Err(Error::new(at_root, "the exported folder has no name"));
+    }
+    Ok(())
+}
+
 impl Node {
+    fn kind(&self) -> NodeKind {
+        match self {
+            Self::Folder(_) => NodeKind::Folder,
+            Self::Volume(_) => NodeKind::Volume,
+        }
+    }
+
     fn attr(&self) -> Result<Attr> {
         match self {
-            Self::Folder { id, birth } => Ok(attr(*id, NodeKind::Folder, 0, 0, *birth, *birth)),
+            Self::Folder(face) => Ok(face.attr(NodeKind::Folder, 0, 0)),
             Self::Volume(volume) => volume.attr(),
+        }
+    }
+
+    /// A name of it is gone.
+    fn unlinked(&self, tick: u64) {
+        if let Self::Volume(volume) = self {
+            let mut content = volume.content.lock();
+            content.face.links = 0;
+            content.face.touch(tick);
         }
     }
 }
@@ -179,7 +202,7 @@ impl Backend for Memory {
     fn list(&self, path: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
         let tree = self.tree.lock();
         match tree.find(path)? {
-            Node::Folder { .. } => {}
+            Node::Folder(_) => {}
             Node::Volume(_) => return Err(Error::new(ErrorKind::NotFolder, format!("'{path}' is a volume"))),
         }
         let mut entries = Vec::new();
@@ -203,6 +226,151 @@ impl Backend for Memory {
         Ok(volume)
     }
 
+    fn create(
+        &self,
+        path: &NodePath,
+        node: &NewNode,
+        exclusive: bool,
+        announce: &mut dyn FnMut(Option<&Attr>),
+    ) -> Result<Created> {
+        named(path, ErrorKind::Exists)?;
+        let mut tree = self.tree.lock();
+        let above = tree.above(path)?;
+        if tree.optional(path)?.is_some() {
+            if exclusive {
+                return Err(Error::new(ErrorKind::Exists, format!("'{path}' exists")));
+            }
+            return Ok(Created {
+                volume: tree.volume(path)?,
+                is_new: false,
+            });
+        }
+        let node = above.inherit(node, NodeKind::Volume);
+        let volume = Arc::new(MemoryVolume::new(self.clock.clone(), &node, 0));
+        announce(Some(&volume.attr()?));
+        tree.nodes.insert(path.clone(), Node::Volume(Arc::clone(&volume)));
+        Ok(Created { volume, is_new: true })
+    }
+
+    fn make_folder(&self, path: &NodePath, node: &NewNode) -> Result<Attr> {
+        named(path, ErrorKind::Exists)?;
+        let mut tree = self.tree.lock();
+        let above = tree.above(path)?;
+        if tree.optional(path)?.is_some() {
+            return Err(Error::new(ErrorKind::Exists, format!("'{path}' exists")));
+        }
+        let face = Face::new(self.clock.tick(), &above.inherit(node, NodeKind::Folder));
+        let made = Node::Folder(face);
+        let attr = made.attr();
+        tree.nodes.insert(path.clone(), made);
+        attr
+    }
+
+    fn remove(&self, path: &NodePath, folder: bool, id: Option<NodeId>) -> Result<()> {
+        named(path, ErrorKind::Busy)?;
+        let mut tree = self.tree.lock();
+        let node = tree.find(path)?;
+        if id.is_some_and(|id| node.attr().is_ok_and(|attr| attr.id != id)) {
+            return Err(Error::new(ErrorKind::Stale, format!("'{path}' is another one")));
+        }
+        match (folder, node.kind()) {
+            (false, NodeKind::Folder) => {
+                return Err(Error::new(ErrorKind::NotVolume, format!("'{path}' is a folder")));
+            }
+            (true, NodeKind::Volume) => {
+                return Err(Error::new(ErrorKind::NotFolder, format!("'{path}' is a volume")));
+            }
+            (true, NodeKind::Folder) if !tree.is_empty(path) => {
+                return Err(Error::new(ErrorKind::NotEmpty, format!("'{path}' is not empty")));
+            }
+            (true, NodeKind::Folder) | (false, NodeKind::Volume) => {}
+        }
+        node.unlinked(self.clock.tick());
+        tree.nodes.remove(path);
+        Ok(())
+    }
+
+    fn rename(&self, from: &NodePath, to: &NodePath, mode: RenameMode) -> Result<()> {
+        named(from, ErrorKind::Busy)?;
+        named(to, ErrorKind::Busy)?;
+        let mut tree = self.tree.lock();
+        let source = tree.find(from)?;
+        tree.above(to)?;
+        let target = tree.optional(to)?;
+        if is_below(to, from) || (mode == RenameMode::Exchange && is_below(from, to)) {
+            let text = format!("'{to}' is within '{from}', or around it");
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        let error = match (mode, &target) {
+            (RenameMode::Keep, Some(_)) => Some(ErrorKind::Exists),
+            (RenameMode::Exchange, None) => Some(ErrorKind::NotFound),
+            (RenameMode::Replace, Some(target)) => match (source.kind(), target.kind()) {
+                (NodeKind::Volume, NodeKind::Folder) => Some(ErrorKind::NotVolume),
+                (NodeKind::Folder, NodeKind::Volume) => Some(ErrorKind::NotFolder),
+                (NodeKind::Folder, NodeKind::Folder) if from != to && !tree.is_empty(to) => {
+                    Some(ErrorKind::NotEmpty)
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(kind) = error {
+            return Err(Error::new(kind, format!("cannot rename '{from}' to '{to}'")));
+        }
+        if from == to {
+            return Ok(());
+        }
+        let moved = tree.take(from);
+        let other = tree.take(to);
+        tree.put(to, moved)?;
+        match mode {
+            RenameMode::Exchange => tree.put(from, other),
+            RenameMode::Replace | RenameMode::Keep => {
+                if let Some(target) = target {
+                    target.unlinked(self.clock.tick());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn set_attr(&self, path: &NodePath, new: &NewAttr) -> Result<Attr> {
+        let mut tree = self.tree.lock();
+        let tick = self.clock.tick();
+        if path.is_root() {
+            tree.root.set(new, tick);
+            return Ok(tree.root.attr(NodeKind::Folder, 0, 0));
+        }
+        match tree.find(path)? {
+            Node::Volume(volume) => {
+                volume.set_attr(new)?;
+                volume.attr()
+            }
+            Node::Folder(mut face) => {
+                face.set(new, tick);
+                let node = Node::Folder(face);
+                tree.nodes.insert(path.clone(), node.clone());
+                node.attr()
+            }
+        }
+    }
+
+    fn flush_folder(&self, path: &NodePath) -> Result<()> {
+        self.list(path).map(drop)
+    }
+
+    fn copy(
+        &self,
+        source: &dyn OpenVolume,
+        range: ByteRange,
+        target: &dyn OpenVolume,
+        offset: u64,
+    ) -> Result<u64> {
+        copy::by_extents(source, range, target, offset, |piece, to| {
+            copy::by_bytes(source, piece, target, to)
+        })
+    }
+
     fn space(&self) -> Result<Space> {
         Ok(Space {
             block_bytes: 4096,
@@ -220,103 +388,6 @@ impl Backend for Memory {
     }
 }
 
-impl MemoryVolume {
-    fn copy(&self, buffer: &mut [u8], offset: u64) {
-        let content = self.content.lock();
-        for (at, byte) in (offset..).zip(buffer) {
-            let unit = content.units.get(&(at / UNIT)).filter(|_| at < content.size);
-            *byte = unit.map_or(0, |unit| unit[usize::try_from(at % UNIT).expect("fits")]);
-        }
-    }
-}
-
-impl OpenVolume for MemoryVolume {
-    fn attr(&self) -> Result<Attr> {
-        let content = self.content.lock();
-        let allocated = u64::try_from(content.units.len())
-            .unwrap_or(u64::MAX)
-            .saturating_mul(UNIT);
-        Ok(attr(
-            self.id,
-            NodeKind::Volume,
-            content.size,
-            allocated,
-            self.birth,
-            content.changed,
-        ))
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.copy(buffer, offset);
-        Ok(())
-    }
-
-    fn read_cached(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        // Half of it, so that callers meet both ways.
-        let half = buffer.len() / 2;
-        self.copy(&mut buffer[..half], offset);
-        Ok(half)
-    }
-
-    fn extents(&self, range: ByteRange, runs_max: usize) -> Result<Vec<Extent>> {
-        let content = self.content.lock();
-        let range = range.intersect(ByteRange::up_to(content.size));
-        let mut extents: Vec<Extent> = Vec::new();
-        let mut at = range.start();
-        while at < range.end() {
-            let unit = at / UNIT;
-            let (kind, end) = if content.units.contains_key(&unit) {
-                (ExtentKind::Data, (unit + 1).saturating_mul(UNIT))
-            } else {
-                let next = content
-                    .units
-                    .range(unit..)
-                    .next()
-                    .map_or(u64::MAX, |(unit, _)| unit * UNIT);
-                (ExtentKind::Hole, next)
-            };
-            let end = end.min(range.end());
-            match extents.last_mut().filter(|last| last.kind == kind) {
-                Some(last) => last.range = ByteRange::new(last.range.start(), end).unwrap_or(last.range),
-                None => {
-                    if extents.len() == runs_max {
-                        break;
-                    }
-                    extents.push(Extent::new(
-                        ByteRange::new(at, end).unwrap_or(ByteRange::EMPTY),
-                        kind,
-                    ));
-                }
-            }
-            at = end;
-        }
-        Ok(extents)
-    }
-}
-
-fn attr(id: NodeId, kind: NodeKind, size: u64, allocated_bytes: u64, birth: u64, changed: u64) -> Attr {
-    let time = |tick| Timestamp {
-        seconds: i64::try_from(tick).unwrap_or(i64::MAX),
-        nanos: 0,
-    };
-    Attr {
-        id,
-        kind,
-        size,
-        allocated_bytes,
-        mode: if kind == NodeKind::Folder { 0o755 } else { 0o644 },
-        uid: 0,
-        gid: 0,
-        links: 1,
-        accessed: time(birth),
-        modified: time(changed),
-        changed: time(changed),
-        birth_ns: birth,
-        generation: Generation(0),
-        base: Generation(0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::conformance::{self, Fixture};
@@ -331,19 +402,19 @@ mod tests {
         }
 
         fn make_folder(&self, path: &NodePath) {
-            self.0.make_folder(path);
+            self.0.put_folder(path);
         }
 
         fn make_volume(&self, path: &NodePath, size: u64) {
-            self.0.make_volume(path, size);
+            self.0.put_volume(path, size);
         }
 
         fn write(&self, path: &NodePath, offset: u64, bytes: &[u8]) {
-            self.0.write(path, offset, bytes).unwrap();
+            self.0.open(path).unwrap().write_at(bytes, offset).unwrap();
         }
 
         fn resize(&self, path: &NodePath, size: u64) {
-            self.0.resize(path, size).unwrap();
+            self.0.open(path).unwrap().resize(size).unwrap();
         }
     }
 

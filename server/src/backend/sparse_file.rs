@@ -12,8 +12,10 @@
 //! File systems mounted below DIR are part of the export, as `find` and `rsync` see it.
 
 mod attr;
+mod change;
 mod clock;
 mod extents;
+mod name;
 #[cfg(test)]
 mod tests;
 mod volume;
@@ -24,15 +26,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lacuna_transport::attr::{Attr, NodeKind, Space};
+use lacuna_transport::attr::{Attr, NewAttr, NewNode, NodeKind, Space};
+use lacuna_transport::id::NodeId;
 use lacuna_transport::limits::FOLDER_NODES_MAX;
 use lacuna_transport::path::{NodeName, NodePath};
+use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::message::RenameMode;
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, ResolveFlags};
 use rustix::io::Errno;
 
 use self::attr::Origin;
 use self::volume::SparseVolume;
-use super::{Backend, OpenVolume};
+use super::{Backend, Created, OpenVolume, copy};
 use crate::error::{Error, ErrorKind, Result};
 
 /// `openat2` reports EAGAIN when a rename elsewhere made a check impossible; each attempt is short.
@@ -184,6 +189,63 @@ impl Backend for SparseFiles {
             other => Error::os(what("open", path), other),
         })?;
         Ok(Arc::new(SparseVolume::new(file, self.origin, shown(path))))
+    }
+
+    fn create(
+        &self,
+        path: &NodePath,
+        node: &NewNode,
+        exclusive: bool,
+        announce: &mut dyn FnMut(Option<&Attr>),
+    ) -> Result<Created> {
+        self.create_at(path, node, exclusive, announce)
+    }
+
+    fn make_folder(&self, path: &NodePath, node: &NewNode) -> Result<Attr> {
+        self.make_folder_at(path, node)
+    }
+
+    fn remove(&self, path: &NodePath, folder: bool, id: Option<NodeId>) -> Result<()> {
+        self.remove_at(path, folder, id)
+    }
+
+    fn rename(&self, from: &NodePath, to: &NodePath, mode: RenameMode) -> Result<()> {
+        self.rename_at(from, to, mode)
+    }
+
+    fn set_attr(&self, path: &NodePath, new: &NewAttr) -> Result<Attr> {
+        let failed = |errno| Error::os(what("set attributes of", path), errno);
+        let (node, _) = self.resolve(path)?;
+        attr::set(node.as_fd(), new).map_err(failed)?;
+        let stat = attr::of(&node).map_err(failed)?;
+        let attr = self.origin.attr(&stat);
+        attr.ok_or_else(|| Error::new(ErrorKind::Io, format!("{} has an impossible size", shown(path))))
+    }
+
+    fn flush_folder(&self, path: &NodePath) -> Result<()> {
+        let folder = self.open_folder(path)?;
+        change::flush(folder.as_fd(), false).map_err(|errno| Error::os(what("flush", path), errno))
+    }
+
+    /// `copy_file_range(2)` for the data, which shares extents where FICLONERANGE would: same file system,
+    /// whole blocks. (That ioctl itself needs unsafe code, and would share nothing more.)
+    fn copy(
+        &self,
+        source: &dyn OpenVolume,
+        range: ByteRange,
+        target: &dyn OpenVolume,
+        offset: u64,
+    ) -> Result<u64> {
+        target.ready_to_change()?;
+        copy::by_extents(source, range, target, offset, |piece, to| {
+            let done = match (source.read_fd(), target.write_fd()) {
+                (Some(from), Some(into)) => change::copy_data(from, piece, into, to)
+                    .map_err(|errno| Error::os("cannot copy between volumes", errno))?,
+                _ => 0,
+            };
+            let (_, left) = piece.split_at(piece.start().saturating_add(done));
+            copy::by_bytes(source, left, target, to.saturating_add(done))
+        })
     }
 
     fn space(&self) -> Result<Space> {

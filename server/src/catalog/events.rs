@@ -64,7 +64,7 @@ impl EventQueue {
         }
     }
 
-    fn try_take(&self) -> Result<Option<Vec<VolumeChanged>>, Overflown> {
+    pub(super) fn try_take(&self) -> Result<Option<Vec<VolumeChanged>>, Overflown> {
         let mut waiting = self.waiting.lock();
         if matches!(*waiting, Waiting::Overflown) {
             return Err(Overflown);
@@ -81,8 +81,13 @@ impl EventQueue {
     }
 }
 
-/// The smallest range that covers both.
-fn hull(a: ByteRange, b: ByteRange) -> ByteRange {
+/// The smallest range that covers both; an empty one counts for nothing.
+pub(super) fn hull(a: ByteRange, b: ByteRange) -> ByteRange {
+    match (a.is_empty(), b.is_empty()) {
+        (true, _) => return b,
+        (_, true) => return a,
+        (false, false) => {}
+    }
     ByteRange::new(a.start().min(b.start()), a.end().max(b.end())).unwrap_or(ByteRange::ALL)
 }
 

@@ -49,7 +49,7 @@ impl Watcher {
 
     /// `None` if this volume cannot be watched; its changes are then noticed at the next look.
     pub(super) fn add(self: &Arc<Self>, volume: &dyn OpenVolume, node: &Arc<VolumeNode>) -> Option<Watch> {
-        let name = format!("/proc/self/fd/{}", volume.watch_fd()?.as_raw_fd());
+        let name = format!("/proc/self/fd/{}", volume.read_fd()?.as_raw_fd());
         // Taken first: an event for the new number must find its node.
         let mut nodes = self.nodes.lock();
         match inotify::add_watch(&self.inotify, name, WATCHED) {

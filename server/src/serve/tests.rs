@@ -1,6 +1,10 @@
 //! A server in this process, and a client that speaks the protocol by hand: also wrongly.
 
 mod bed;
+mod bounds;
+mod changes;
+mod handover;
+mod names;
 
 use std::os::unix::fs::FileExt;
 

@@ -10,8 +10,8 @@ use lacuna_transport::wire::message::{self, Features, HandleRequest, OpenRequest
 use lacuna_transport::wire::read::ReadRequest;
 use quinn::{RecvStream, SendStream};
 
-use super::{End, Session, blocking};
-use crate::error::{Error, ErrorKind, Result};
+use super::{End, Session};
+use crate::error::{Error, Result};
 
 /// The way back to the client, for one request.
 #[derive(Debug)]
@@ -22,7 +22,16 @@ pub(super) struct Reply<'a> {
     pub(super) request: RequestId,
 }
 
-impl Reply<'_> {
+impl<'a> Reply<'a> {
+    fn to(session: &'a Session, stream: &'a mut SendStream, header: &Header) -> Self {
+        Self {
+            session,
+            stream,
+            kind: header.kind,
+            request: header.request,
+        }
+    }
+
     pub(super) async fn frame(&mut self, code: Code, body: Vec<u8>) -> Result<(), FrameError> {
         let traffic = &self.session.counters.traffic;
         frames::write_frame(self.stream, traffic, self.kind, code, self.request, body).await
@@ -71,6 +80,14 @@ async fn serve(
     let traffic = &session.counters.traffic;
     // A lane may idle for as long as the session lives: their number is bounded.
     while let Some(header) = frames::read_header(receive, traffic, Sender::Client).await? {
+        // What does not fit in a control message is not read as one.
+        if header.kind == Kind::Write {
+            let received = session.receive_write(receive, &header).await?;
+            let attr = session.write(received).await;
+            let mut reply = Reply::to(session, send, &header);
+            reply.done(attr.map(|attr| message::encode(&attr))).await?;
+            continue;
+        }
         let body = frames::read_body(receive, traffic, &header).await?;
         answer(session, features, send, header, &body).await?;
     }
@@ -84,18 +101,17 @@ async fn answer(
     header: Header,
     body: &[u8],
 ) -> Result<(), FrameError> {
-    let mut reply = Reply {
-        session,
-        stream,
-        kind: header.kind,
-        request: header.request,
-    };
+    let mut reply = Reply::to(session, stream, &header);
     match header.kind {
         Kind::Stat => {
             let PathRequest { path } = message::decode(body)?;
-            let server = Arc::clone(&session.server);
-            let work = move || Ok(server.catalog.with_generation(server.backend.stat(&path)?));
-            let attr = blocking(work).await;
+            let (server, number) = (Arc::clone(&session.server), session.number);
+            let work = move || {
+                Ok(server
+                    .catalog
+                    .with_generation(server.backend.stat(&path)?, number))
+            };
+            let attr = session.blocking(work).await;
             reply.done(attr.map(|attr| message::encode(&attr))).await
         }
         Kind::List => {
@@ -109,7 +125,9 @@ async fn answer(
         }
         Kind::Close => {
             let HandleRequest { handle } = message::decode(body)?;
-            reply.done(session.forget(handle).map(|()| Vec::new())).await
+            reply
+                .done(session.forget(handle).await.map(|()| Vec::new()))
+                .await
         }
         Kind::StatOpen => {
             let HandleRequest { handle } = message::decode(body)?;
@@ -120,41 +138,87 @@ async fn answer(
         Kind::Map => session.map(message::decode(body)?, features, &mut reply).await,
         Kind::Space => {
             let server = Arc::clone(&session.server);
-            let space = blocking(move || server.backend.space()).await;
+            let space = session.blocking(move || server.backend.space()).await;
             reply.done(space.map(|space| message::encode(&space))).await
         }
-        Kind::Write
-        | Kind::Reshape
-        | Kind::Resize
-        | Kind::Copy
-        | Kind::Flush
-        | Kind::SetAttr
-        | Kind::Create
-        | Kind::MakeFolder
-        | Kind::Remove
-        | Kind::Rename
-        | Kind::FlushFolder => {
-            let error = Error::new(ErrorKind::Unsupported, "this server takes no changes yet");
-            reply.failed(&error).await
+        Kind::Reshape | Kind::Resize | Kind::Copy | Kind::Flush | Kind::SetAttr => {
+            answer_change(session, header.kind, body, &mut reply).await
         }
-        Kind::Hello | Kind::VolumeChanged => Err(WireError::Unexpected {
-            expected: "request",
-            got: header.kind.word(),
+        Kind::Create | Kind::MakeFolder | Kind::Remove | Kind::Rename | Kind::FlushFolder => {
+            answer_name(session, header.kind, body, &mut reply).await
         }
-        .into()),
+        Kind::Hello | Kind::VolumeChanged | Kind::Write => Err(unexpected(header.kind)),
     }
+}
+
+/// Requests that change open volumes.
+async fn answer_change(
+    session: &Arc<Session>,
+    kind: Kind,
+    body: &[u8],
+    reply: &mut Reply<'_>,
+) -> Result<(), FrameError> {
+    let attr = match kind {
+        Kind::Reshape => session.reshape(message::decode(body)?).await,
+        Kind::Resize => session.resize(message::decode(body)?).await,
+        Kind::Flush => session.flush(message::decode(body)?).await,
+        Kind::SetAttr => session.set_attr(message::decode(body)?).await,
+        Kind::Copy => {
+            let copied = session.copy(message::decode(body)?).await;
+            return reply.done(copied.map(|copied| message::encode(&copied))).await;
+        }
+        other => return Err(unexpected(other)),
+    };
+    reply.done(attr.map(|attr| message::encode(&attr))).await
+}
+
+/// Requests that change names.
+async fn answer_name(
+    session: &Arc<Session>,
+    kind: Kind,
+    body: &[u8],
+    reply: &mut Reply<'_>,
+) -> Result<(), FrameError> {
+    let done = match kind {
+        Kind::Create => {
+            let opened = session.create(message::decode(body)?).await;
+            opened.map(|opened| message::encode(&opened))
+        }
+        Kind::MakeFolder => {
+            let attr = session.make_folder(message::decode(body)?).await;
+            attr.map(|attr| message::encode(&attr))
+        }
+        Kind::Remove => session.remove(message::decode(body)?).await.map(|()| Vec::new()),
+        Kind::Rename => session.rename(message::decode(body)?).await.map(|()| Vec::new()),
+        Kind::FlushFolder => {
+            let PathRequest { path } = message::decode(body)?;
+            session.flush_folder(path).await.map(|()| Vec::new())
+        }
+        other => return Err(unexpected(other)),
+    };
+    reply.done(done).await
+}
+
+fn unexpected(kind: Kind) -> FrameError {
+    FrameError::Wire(WireError::Unexpected {
+        expected: "request",
+        got: kind.word(),
+    })
 }
 
 impl Session {
     async fn open(self: &Arc<Self>, request: OpenRequest) -> Result<Opened> {
+        if request.write {
+            self.may_change()?;
+        }
         let handle = self.next_handle()?;
-        let (server, events) = (Arc::clone(&self.server), Arc::clone(&self.events));
-        let (open, attr) = blocking(move || {
-            server
-                .catalog
-                .open(server.backend.open(&request.path)?, handle, &events)
-        })
-        .await?;
+        let (server, party) = (Arc::clone(&self.server), self.party.clone());
+        let (open, attr) = self
+            .blocking(move || {
+                let volume = server.backend.open(&request.path)?;
+                server.catalog.open(volume, handle, &party, request.write)
+            })
+            .await?;
         self.keep(handle, open)?;
         Ok(Opened { handle, attr })
     }

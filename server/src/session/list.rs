@@ -8,8 +8,8 @@ use lacuna_transport::quic::frames::FrameError;
 use lacuna_transport::wire::frame::Code;
 use lacuna_transport::wire::message::{self, LIST_ENTRY_BYTES_MAX, ListEntry, ListPage};
 
+use super::Session;
 use super::lane::Reply;
-use super::{Session, blocking};
 
 /// CBOR heads of the page and of its list.
 const PAGE_HEAD_BYTES: usize = 16;
@@ -25,13 +25,13 @@ impl Session {
             .acquire()
             .await
             .map_err(|error| FrameError::Lost(error.to_string()))?;
-        let server = Arc::clone(&self.server);
-        let listed = blocking(move || {
+        let (server, session) = (Arc::clone(&self.server), self.number);
+        let listed = self.blocking(move || {
             let entries = server.backend.list(&path)?.into_iter();
             Ok(entries
                 .map(|(name, attr)| ListEntry {
                     name,
-                    attr: server.catalog.with_generation(attr),
+                    attr: server.catalog.with_generation(attr, session),
                 })
                 .collect())
         });

@@ -1,4 +1,5 @@
-//! `Map`: the extents of a volume, in pages, each of one generation.
+//! `Map`: the extents of a volume, in pages, each of one base: what the session itself changes meanwhile, it
+//! knows better than any page.
 
 use std::sync::Arc;
 
@@ -9,14 +10,14 @@ use lacuna_transport::wire::frame::Code;
 use lacuna_transport::wire::map_page::MapPage;
 use lacuna_transport::wire::message::{Features, MapRequest};
 
+use super::Session;
 use super::lane::Reply;
-use super::{Session, blocking};
 use crate::catalog::OpenNode;
 use crate::error::Result;
 
 /// Runs asked of the backend for one page: what fits even if each needs its longest form.
 const PAGE_RUNS: usize = 6500;
-/// A page is walked again if the volume changed meanwhile; then it goes out as of the generation before
+/// A page is walked again if others changed the volume meanwhile; then it goes out as of the base before
 /// the walk, which the client is about to learn is over.
 const ATTEMPTS: usize = 3;
 
@@ -39,7 +40,7 @@ impl Session {
         let mut first = None;
         loop {
             let walked = Arc::clone(&node);
-            let page = match blocking(move || page_of(&walked, range, knows_holes)).await {
+            let page = match self.blocking(move || page_of(&walked, range, knows_holes)).await {
                 Ok(page) => page,
                 Err(error) => return reply.failed(&error).await,
             };
@@ -68,8 +69,8 @@ fn page_of(node: &OpenNode, range: ByteRange, knows_holes: bool) -> Result<MapPa
             // A client that knows no holes is told that all of it is data.
             vec![Extent::new(inside, ExtentKind::Data)]
         };
-        if node.is_still(attr.generation) || attempt == ATTEMPTS {
-            return Ok(MapPage::fill(attr.generation, attr.size, range.start(), extents));
+        if node.is_still(attr.base) || attempt == ATTEMPTS {
+            return Ok(MapPage::fill(attr.base, attr.size, range.start(), extents));
         }
         attempt += 1;
     }

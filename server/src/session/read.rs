@@ -1,19 +1,21 @@
-//! `Read`: bytes of one or more ranges, and the generation they belong to.
+//! `Read`: bytes of one or more ranges, and the base they belong to: the generation of the latest change that
+//! another than this session made. Its own changes, also those under way, are its own to order.
 //!
-//! The generation is looked at before and after; if they differ the bytes are read again. A volume that
-//! never stands still gets the generation from *before* its bytes: whoever keeps them under that number
+//! The base is looked at before and after; if they differ the bytes are read again. A volume that
+//! never stands still gets the base from *before* its bytes: whoever keeps them under that number
 //! drops them when told of the next. (Bytes under a number from after them would stay wrong for ever.)
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use lacuna_transport::id::Generation;
 use lacuna_transport::quic::frames::{self, FrameError};
 use lacuna_transport::wire::frame::Code;
 use lacuna_transport::wire::read::{ReadRequest, encode_reply_head};
 
+use super::Session;
 use super::lane::Reply;
-use super::{Session, blocking};
+use crate::buffers::{Buffer, BufferPool};
 use crate::catalog::OpenNode;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -21,9 +23,9 @@ const ATTEMPTS: usize = 3;
 
 /// What a request still needs: bytes from `filled` on of the buffer all ranges share.
 struct Partial {
-    buffer: BytesMut,
+    buffer: Buffer,
     filled: usize,
-    generation: Generation,
+    base: Generation,
 }
 
 impl Session {
@@ -36,8 +38,8 @@ impl Session {
         let permit = self.server.read_budget.acquire_many(request.bytes()).await;
         let _budget = permit.map_err(|error| FrameError::Lost(error.to_string()))?;
         match self.read_bytes(request).await {
-            Ok((generation, payload)) => {
-                let head = Bytes::copy_from_slice(&encode_reply_head(generation));
+            Ok((base, payload)) => {
+                let head = Bytes::copy_from_slice(&encode_reply_head(base));
                 let (traffic, kind, id) = (&self.counters.traffic, reply.kind, reply.request);
                 frames::write_frame_parts(reply.stream, traffic, kind, Code::Done, id, head, payload).await
             }
@@ -48,24 +50,24 @@ impl Session {
     async fn read_bytes(&self, request: ReadRequest) -> Result<(Generation, Bytes)> {
         let node = self.node(request.handle)?;
         // What the page cache has is copied right here: a hand-over to another thread costs more.
-        let begun = begin(&node, &request)?;
-        if begun.filled == begun.buffer.len() && node.is_still(begun.generation) {
-            return Ok((begun.generation, begun.buffer.freeze()));
+        let begun = begin(&self.server.buffers, &node, &request)?;
+        if begun.filled == begun.buffer.len() && node.is_still(begun.base) {
+            return Ok((begun.base, Bytes::from_owner(begun.buffer)));
         }
-        blocking(move || finish(&node, &request, begun)).await
+        self.blocking(move || finish(&node, &request, begun)).await
     }
 }
 
 /// Copies as much as can be had without waiting.
-fn begin(node: &Arc<OpenNode>, request: &ReadRequest) -> Result<Partial> {
+fn begin(buffers: &Arc<BufferPool>, node: &Arc<OpenNode>, request: &ReadRequest) -> Result<Partial> {
     let bytes = usize::try_from(request.bytes()).map_err(|_| {
         Error::new(
             ErrorKind::Exhausted,
             "a read is larger than the memory of this machine",
         )
     })?;
-    let mut buffer = BytesMut::zeroed(bytes);
-    let generation = node.look()?.generation;
+    let mut buffer = buffers.take(bytes);
+    let base = node.look()?.base;
     let mut filled = 0;
     for range in request.ranges() {
         let slice = rest_of(&mut buffer, filled, range.len());
@@ -76,11 +78,7 @@ fn begin(node: &Arc<OpenNode>, request: &ReadRequest) -> Result<Partial> {
             break;
         }
     }
-    Ok(Partial {
-        buffer,
-        filled,
-        generation,
-    })
+    Ok(Partial { buffer, filled, base })
 }
 
 /// Reads what is missing, and all of it again while the volume changes. Blocks.
@@ -88,7 +86,7 @@ fn finish(node: &Arc<OpenNode>, request: &ReadRequest, begun: Partial) -> Result
     let Partial {
         mut buffer,
         mut filled,
-        mut generation,
+        mut base,
     } = begun;
     let mut attempt = 1;
     loop {
@@ -107,18 +105,18 @@ fn finish(node: &Arc<OpenNode>, request: &ReadRequest, begun: Partial) -> Result
             }
             at += len;
         }
-        let now = node.look()?.generation;
-        if now == generation || attempt == ATTEMPTS {
-            return Ok((generation, buffer.freeze()));
+        let now = node.look()?.base;
+        if now == base || attempt == ATTEMPTS {
+            return Ok((base, Bytes::from_owner(buffer)));
         }
         tracing::trace!("a volume changed while it was read: reading again");
-        (filled, generation) = (0, now);
+        (filled, base) = (0, now);
         attempt += 1;
     }
 }
 
 /// The `len` bytes of `buffer` from `at`. The ranges of a request fill it exactly.
-fn rest_of(buffer: &mut BytesMut, at: usize, len: u64) -> &mut [u8] {
+fn rest_of(buffer: &mut Buffer, at: usize, len: u64) -> &mut [u8] {
     let end = usize::try_from(len).map_or(buffer.len(), |len| (at + len).min(buffer.len()));
     &mut buffer[at..end]
 }

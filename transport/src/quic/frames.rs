@@ -90,9 +90,24 @@ pub async fn write_frame_parts(
     code: Code,
     request: RequestId,
     head: Bytes,
-    mut payload: Bytes,
+    payload: Bytes,
 ) -> Result<(), FrameError> {
-    let body_bytes = u32::try_from(head.len() + payload.len()).map_err(|_| WireError::OutOfBounds("body"))?;
+    let payload = if payload.is_empty() { vec![] } else { vec![payload] };
+    write_frame_pieces(stream, traffic, kind, code, request, head, payload).await
+}
+
+/// Sends one frame whose body is `head` followed by all of `payload`, without joining them.
+pub async fn write_frame_pieces(
+    stream: &mut SendStream,
+    traffic: &Traffic,
+    kind: Kind,
+    code: Code,
+    request: RequestId,
+    head: Bytes,
+    payload: Vec<Bytes>,
+) -> Result<(), FrameError> {
+    let payload_bytes = payload.iter().map(Bytes::len).sum::<usize>();
+    let body_bytes = u32::try_from(head.len() + payload_bytes).map_err(|_| WireError::OutOfBounds("body"))?;
     let header = Header {
         body_bytes,
         kind,
@@ -105,21 +120,15 @@ pub async fn write_frame_parts(
     first.extend_from_slice(&header);
     first.extend_from_slice(&head);
     let write = async {
-        Traffic::add(&traffic.sent, first.len() + payload.len());
-        if payload.is_empty() {
-            return stream.write_chunk(Bytes::from(first)).await;
+        Traffic::add(&traffic.sent, first.len() + payload_bytes);
+        let mut slices = Vec::with_capacity(1 + payload.len());
+        slices.push(Bytes::from(first));
+        for mut piece in payload {
+            while !piece.is_empty() {
+                slices.push(piece.split_to(piece.len().min(WRITE_SLICE_BYTES)));
+            }
         }
-        let mut slices = [
-            Bytes::from(first),
-            payload.split_to(payload.len().min(WRITE_SLICE_BYTES)),
-        ];
-        stream.write_all_chunks(&mut slices).await?;
-        while !payload.is_empty() {
-            stream
-                .write_chunk(payload.split_to(payload.len().min(WRITE_SLICE_BYTES)))
-                .await?;
-        }
-        Ok(())
+        stream.write_all_chunks(&mut slices).await
     };
     Ok(timeout(LANE_STALL_TIMEOUT, write)
         .await

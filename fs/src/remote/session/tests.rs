@@ -33,6 +33,7 @@ async fn connect(address: SocketAddr, pin: KeyId) -> Result<Session, Error> {
     let own = Identity::generate();
     let (client, shown) = endpoint::client_config(&own, pin);
     let target = Target {
+        instance: lacuna_transport::id::InstanceId([7; 16]),
         name: "peer:1".to_owned(),
         address,
         pin,

@@ -1,12 +1,15 @@
-//! `statx(2)` to [`Attr`]: ids and times.
+//! `statx(2)` to [`Attr`]: ids and times. And the way back: setting them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use lacuna_transport::attr::{Attr, NodeKind, Timestamp};
+use lacuna_transport::attr::{Attr, NewAttr, NewTime, NodeKind, Timestamp};
 use lacuna_transport::id::{Generation, NodeId};
 use lacuna_transport::limits::VOLUME_BYTES_MAX;
-use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_NOW,
+    UTIME_OMIT, Uid,
+};
 use rustix::io::Errno;
 
 /// What we ask of `statx`.
@@ -18,6 +21,43 @@ const FOREIGN: u64 = 1 << 63;
 /// `statx` of an open descriptor, `O_PATH` ones too.
 pub(super) fn of(fd: impl AsFd) -> Result<Statx, Errno> {
     rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, FIELDS)
+}
+
+/// Sets what is asked for on the node of any descriptor, `O_PATH` ones too. The owner comes first: a change
+/// of owner takes the set-user-id bits off, and they stay if they were asked for.
+pub(super) fn set(fd: BorrowedFd<'_>, new: &NewAttr) -> Result<(), Errno> {
+    if new.uid.is_some() || new.gid.is_some() {
+        // The number that chown(2) takes for "leave it" is no owner.
+        if [new.uid, new.gid].contains(&Some(u32::MAX)) {
+            return Err(Errno::INVAL);
+        }
+        let (owner, group) = (new.uid.map(Uid::from_raw), new.gid.map(Gid::from_raw));
+        rustix::fs::chownat(fd, "", owner, group, AtFlags::EMPTY_PATH)?;
+    }
+    let name = super::volume::proc_name(fd);
+    if let Some(mode) = new.mode {
+        rustix::fs::chmod(&name, Mode::from_raw_mode(mode))?;
+    }
+    if new.accessed.is_some() || new.modified.is_some() {
+        let times = Timestamps {
+            last_access: timespec(new.accessed),
+            last_modification: timespec(new.modified),
+        };
+        rustix::fs::utimensat(CWD, &name, &times, AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+fn timespec(time: Option<NewTime>) -> Timespec {
+    let special = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+    match time {
+        None => special(UTIME_OMIT),
+        Some(NewTime::Now) => special(UTIME_NOW),
+        Some(NewTime::At(time)) => Timespec {
+            tv_sec: time.seconds,
+            tv_nsec: time.nanos.into(),
+        },
+    }
 }
 
 /// The exported folder's own device and inode: ids are relative to them.

@@ -1,5 +1,8 @@
 //! The conformance suite over file systems of this machine, and attempts to get out of DIR.
 
+mod change;
+mod mounted;
+
 use std::os::unix::fs::{FileExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;

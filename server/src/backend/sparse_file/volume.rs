@@ -1,23 +1,32 @@
 //! One open regular file.
+//!
+//! It is opened for reading. The first change opens the same inode again for writing, through /proc: all who
+//! have a volume open share one of these, and only some of them change it.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lacuna_transport::attr::Attr;
+use lacuna_transport::attr::{Attr, NewAttr};
 use lacuna_transport::extent::Extent;
 use lacuna_transport::range::ByteRange;
+use parking_lot::RwLock;
+use rustix::fs::OFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::attr::{self, Origin};
-use super::extents;
+use super::{change, extents, reopen};
 use crate::backend::OpenVolume;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The file, open for reading.
+/// See the module.
 #[derive(Debug)]
 pub(super) struct SparseVolume {
     file: OwnedFd,
+    writer: OnceLock<OwnedFd>,
+    /// Taken for writing to grow the file to a size without cutting what others append meanwhile.
+    growth: RwLock<()>,
     origin: Origin,
     /// The path it was opened by, for messages only: it may have another one by now.
     name: String,
@@ -34,10 +43,29 @@ impl SparseVolume {
     pub(super) fn new(file: OwnedFd, origin: Origin, name: String) -> Self {
         Self {
             file,
+            writer: OnceLock::new(),
+            growth: RwLock::new(()),
             origin,
             name,
             knows_nowait: AtomicBool::new(true),
         }
+    }
+
+    /// Of a file that was just made: its creator may write whatever its mode says.
+    pub(super) fn made(writer: OwnedFd, origin: Origin, name: String) -> Result<Self, Errno> {
+        let volume = Self::new(rustix::io::fcntl_dupfd_cloexec(&writer, 0)?, origin, name);
+        volume.writer.get_or_init(|| writer);
+        Ok(volume)
+    }
+
+    fn writer(&self) -> Result<BorrowedFd<'_>> {
+        if let Some(writer) = self.writer.get() {
+            return Ok(writer.as_fd());
+        }
+        let opened = reopen(self.file.as_fd(), OFlags::WRONLY)
+            .map_err(|errno| self.failed("open for writing", errno))?;
+        // Another thread may have been faster; then this one closes.
+        Ok(self.writer.get_or_init(|| opened).as_fd())
     }
 
     fn failed(&self, verb: &str, errno: Errno) -> Error {
@@ -109,8 +137,53 @@ impl OpenVolume for SparseVolume {
         extents::walk(&self.file.as_fd(), range, runs_max).map_err(|errno| self.failed("map", errno))
     }
 
-    fn watch_fd(&self) -> Option<BorrowedFd<'_>> {
+    fn ready_to_change(&self) -> Result<()> {
+        self.writer().map(drop)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let _others = self.growth.read();
+        change::write_all(self.writer()?, bytes, offset).map_err(|errno| self.failed("write", errno))
+    }
+
+    fn punch(&self, range: ByteRange) -> Result<()> {
+        change::punch(self.writer()?, range).map_err(|errno| self.failed("punch", errno))
+    }
+
+    fn zero(&self, range: ByteRange, grow: bool) -> Result<()> {
+        let _others = self.growth.read();
+        change::zero(self.writer()?, range, grow).map_err(|errno| self.failed("zero", errno))
+    }
+
+    fn allocate(&self, range: ByteRange, grow: bool) -> Result<()> {
+        let _others = self.growth.read();
+        change::allocate(self.writer()?, range, grow).map_err(|errno| self.failed("allocate", errno))
+    }
+
+    fn resize(&self, size: u64) -> Result<()> {
+        let _others = self.growth.read();
+        change::resize(self.writer()?, size).map_err(|errno| self.failed("resize", errno))
+    }
+
+    fn grow(&self, size: u64) -> Result<()> {
+        let _alone = self.growth.write();
+        change::grow_to(self.writer()?, size).map_err(|errno| self.failed("grow", errno))
+    }
+
+    fn flush(&self, data_only: bool) -> Result<()> {
+        change::flush(self.file.as_fd(), data_only).map_err(|errno| self.failed("flush", errno))
+    }
+
+    fn set_attr(&self, new: &NewAttr) -> Result<()> {
+        attr::set(self.file.as_fd(), new).map_err(|errno| self.failed("set attributes of", errno))
+    }
+
+    fn read_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.file.as_fd())
+    }
+
+    fn write_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.writer.get().map(AsFd::as_fd)
     }
 }
 

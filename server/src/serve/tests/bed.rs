@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::FileExt;
 
 use lacuna_transport::attr::Attr;
-use lacuna_transport::id::{Handle, RequestId};
+use lacuna_transport::id::{Handle, InstanceId, RequestId};
 use lacuna_transport::path::NodePath;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::frames::{self, Traffic};
@@ -14,14 +14,17 @@ use lacuna_transport::wire::error_code::ErrorCode;
 use lacuna_transport::wire::frame::{Code, Header, Kind, Sender};
 use lacuna_transport::wire::map_page::MapPage;
 use lacuna_transport::wire::message::{
-    self, Features, Hello, MapRequest, OpenRequest, Opened, PathRequest, Welcome,
+    self, Features, Hello, MapRequest, Message, OpenRequest, Opened, PathRequest, Welcome,
 };
 use lacuna_transport::wire::read::{ReadRequest, decode_reply_head};
+use lacuna_transport::wire::write::WriteRequest;
+use minicbor::{Decode, Encode};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::super::*;
+use crate::backend::fault::{Faulty, Plan};
 use crate::backend::sparse_file::SparseFiles;
 
 /// A server on a folder and a state of its own.
@@ -41,12 +44,39 @@ impl Bed {
     }
 
     pub(super) fn start_on(backend: impl FnOnce(&std::path::Path) -> Arc<dyn Backend>) -> Self {
+        Self::start_with(backend, false, Bounds::default())
+    }
+
+    /// With faults to come.
+    pub(super) fn start_faulty(plan: &Arc<Plan>) -> Self {
+        Self::start_on(|folder| {
+            let inner = Arc::new(SparseFiles::new(folder).unwrap());
+            Arc::new(Faulty::new(inner, Arc::clone(plan)))
+        })
+    }
+
+    pub(super) fn start_with(
+        backend: impl FnOnce(&std::path::Path) -> Arc<dyn Backend>,
+        read_only: bool,
+        bounds: Bounds,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let state = tempfile::tempdir().unwrap();
+        let backend = backend(folder.path());
+        Self::serve(folder, state, backend, read_only, bounds)
+    }
+
+    fn serve(
+        folder: tempfile::TempDir,
+        state: tempfile::TempDir,
+        backend: Arc<dyn Backend>,
+        read_only: bool,
+        bounds: Bounds,
+    ) -> Self {
         let identity = Identity::generate();
         let endpoint = endpoint::server(&identity, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = endpoint.local_addr().unwrap();
-        let server = Server::new(backend(folder.path()), state.path().to_owned(), false).unwrap();
+        let server = Server::with_bounds(backend, state.path().to_owned(), read_only, bounds).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn({
             let server = Arc::clone(&server);
@@ -76,20 +106,35 @@ impl Bed {
     }
 
     pub(super) async fn connect(&self, identity: &Identity) -> (Endpoint, Connection) {
+        self.try_connect(identity).await.expect("a connection")
+    }
+
+    pub(super) async fn try_connect(&self, identity: &Identity) -> Option<(Endpoint, Connection)> {
         let mut endpoint = endpoint::client(self.address).unwrap();
         endpoint.set_default_client_config(endpoint::client_config(identity, self.key).0);
-        let connection = endpoint
-            .connect(self.address, tls::SERVER_NAME)
-            .unwrap()
-            .await
-            .unwrap();
-        (endpoint, connection)
+        let connecting = endpoint.connect(self.address, tls::SERVER_NAME).unwrap();
+        Some((endpoint, connecting.await.ok()?))
+    }
+
+    /// Another server process on the same folder and state, with another key: this one is just left.
+    pub(super) async fn restart(mut self) -> Self {
+        drop(self.stop.take());
+        self.running.await.unwrap().unwrap();
+        let backend = Arc::new(SparseFiles::new(self.folder.path()).unwrap());
+        Self::serve(self.folder, self.state, backend, false, Bounds::default())
     }
 
     pub(super) async fn client(&self) -> Client {
         let identity = Identity::generate();
         self.allow(&identity, Access::ReadWrite);
         Client::new(self.connect(&identity).await, identity, Features::KNOWN).await
+    }
+
+    /// A session of one mount of a client that is allowed already.
+    pub(super) async fn session(&self, identity: &Arc<Identity>, instance: u8) -> Result<Client, CloseCode> {
+        let connected = self.connect(identity).await;
+        let instance = Some(InstanceId([instance; 16]));
+        Client::begin(connected, Arc::clone(identity), Features::KNOWN, instance).await
     }
 
     pub(super) async fn stop(mut self) {
@@ -101,7 +146,7 @@ impl Bed {
 pub(super) struct Client {
     pub(super) _endpoint: Endpoint,
     pub(super) connection: Connection,
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
     pub(super) welcome: Welcome,
     pub(super) _control: (SendStream, RecvStream),
     pub(super) lane: (SendStream, RecvStream),
@@ -112,32 +157,48 @@ pub(super) struct Client {
 impl Client {
     pub(super) async fn new(
         (endpoint, connection): (Endpoint, Connection),
-        identity: Identity,
+        identity: impl Into<Arc<Identity>>,
         features: Features,
     ) -> Self {
+        let begun = Self::begin((endpoint, connection), identity, features, None).await;
+        begun.unwrap_or_else(|code| panic!("the server closed with {code:?}"))
+    }
+
+    pub(super) async fn begin(
+        (endpoint, connection): (Endpoint, Connection),
+        identity: impl Into<Arc<Identity>>,
+        features: Features,
+        instance: Option<InstanceId>,
+    ) -> Result<Self, CloseCode> {
         let traffic = Traffic::default();
         let mut control = connection.open_bi().await.unwrap();
         let hello = Hello {
             version: 7,
             features,
             agent: "test".to_owned(),
-            instance: None,
+            instance,
         };
         send(&mut control.0, &traffic, Kind::Hello, 1, message::encode(&hello)).await;
-        let (header, body) = receive(&mut control.1, &traffic).await;
+        let header = match frames::read_header(&mut control.1, &traffic, Sender::Server).await {
+            Ok(header) => header.expect("a frame"),
+            Err(_) => return Err(CloseCode::of(&connection.closed().await).expect("a code").0),
+        };
         assert_eq!((header.kind, header.code), (Kind::Hello, Code::Done));
+        let body = frames::read_body(&mut control.1, &traffic, &header)
+            .await
+            .unwrap();
         let welcome = message::decode(&body).unwrap();
         let lane = connection.open_bi().await.unwrap();
-        Self {
+        Ok(Self {
             _endpoint: endpoint,
             connection,
-            identity,
+            identity: identity.into(),
             welcome,
             _control: control,
             lane,
             traffic,
             last: 1,
-        }
+        })
     }
 
     /// All frames of the reply.
@@ -165,6 +226,36 @@ impl Client {
 
     pub(super) async fn open(&mut self, path: &str) -> Opened {
         message::decode(&self.ask(Kind::Open, open_request(path)).await.unwrap()[0]).unwrap()
+    }
+
+    /// A request with one frame of reply.
+    pub(super) async fn get<T: for<'b> Decode<'b, ()> + Message>(
+        &mut self,
+        kind: Kind,
+        request: &impl Encode<()>,
+    ) -> Result<T, ErrorCode> {
+        let body = message::encode(request);
+        Ok(message::decode(&self.ask(kind, body).await?[0]).unwrap())
+    }
+
+    /// A request without one.
+    pub(super) async fn tell(&mut self, kind: Kind, request: &impl Encode<()>) -> Result<(), ErrorCode> {
+        let bodies = self.ask(kind, message::encode(request)).await?;
+        assert_eq!(bodies, [b""]);
+        Ok(())
+    }
+
+    pub(super) async fn open_to_change(&mut self, name: &str) -> Opened {
+        let request = OpenRequest {
+            path: path(name),
+            write: true,
+        };
+        self.get(Kind::Open, &request).await.unwrap()
+    }
+
+    pub(super) async fn write(&mut self, handle: Handle, writes: &[(u64, &[u8])]) -> Result<Attr, ErrorCode> {
+        let bodies = self.ask(Kind::Write, write_body(handle, writes)).await?;
+        Ok(message::decode(&bodies[0]).unwrap())
     }
 
     pub(super) async fn map(&mut self, handle: Handle, range: ByteRange, pages_max: u32) -> Vec<MapPage> {
@@ -201,6 +292,20 @@ impl Client {
             .expect("the server closes");
         CloseCode::of(&error).unwrap_or_else(|| panic!("not closed by the server: {error}"))
     }
+}
+
+pub(super) fn path(name: &str) -> NodePath {
+    NodePath::new(name.as_bytes()).unwrap()
+}
+
+pub(super) fn write_body(handle: Handle, writes: &[(u64, &[u8])]) -> Vec<u8> {
+    let len = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap();
+    let ranges = writes
+        .iter()
+        .map(|(offset, bytes)| ByteRange::at(*offset, len(bytes)).unwrap());
+    let mut body = WriteRequest::new(handle, ranges.collect()).unwrap().encode_head();
+    writes.iter().for_each(|(_, bytes)| body.extend_from_slice(bytes));
+    body
 }
 
 pub(super) fn path_request(path: &str) -> Vec<u8> {

@@ -1,0 +1,203 @@
+//! Changes that wait for the server: punch, zero, allocate, resize, copy, attributes.
+//!
+//! Each passes the gate alone, after what was written to its range has been answered, so that the order in
+//! which an application made its changes is the order at the server. What came of it is in the overlay, or
+//! noted beside it, until a flush.
+
+use std::sync::Arc;
+
+use lacuna_transport::attr::{Attr, NewAttr};
+use lacuna_transport::id::BootId;
+use lacuna_transport::limits::{COPY_BYTES_MAX, VOLUME_BYTES_MAX};
+use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::message::Reshape;
+
+use super::write_back::is_passing;
+use super::{State, Volume};
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent_map::BLOCK_BYTES;
+use crate::overlay::Content;
+use crate::remote::{Named, Remote};
+
+/// Runs a change until one run of the server has answered it. The caller has the deadline. A macro, because
+/// the future of a generic function over async closures is not known to be `Send`.
+macro_rules! carried {
+    ($volume:expr, $range:expr, |$boot:ident, $bound:ident| $change:expr) => {
+        loop {
+            let $boot: BootId = $volume.settle().await?;
+            // Also what another run of the server had lost and gets again: sent later it would undo the change.
+            $volume.drain($range).await?;
+            let $bound = $volume.bound()?;
+            let $bound = &*$bound;
+            match $change.await {
+                Err(error) if is_passing(error.kind()) => {
+                    tracing::debug!(volume = %$volume.path, %error, "a change was lost; sending it again");
+                }
+                other => break other?,
+            }
+        }
+    };
+}
+
+impl State {
+    /// A hole or zeros that the server made, or bytes that came from elsewhere.
+    fn note_grown(&mut self, end: u64) {
+        if end > self.attr.size {
+            self.attr.size = end;
+            let before = self.map.size();
+            self.map.resize(end);
+            self.note_map_change(ByteRange::new(before, end).unwrap_or(ByteRange::EMPTY));
+        }
+    }
+}
+
+impl<R: Remote> Volume<R> {
+    /// Punches, zeroes or allocates. `grow`: the volume becomes at least as large as the range ends.
+    pub async fn reshape(self: &Arc<Self>, how: Reshape, range: ByteRange, grow: bool) -> Result<()> {
+        if range.is_empty() || range.end() > VOLUME_BYTES_MAX {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("{range} of {}", self.path()),
+            ));
+        }
+        let _alone = self.gate.write().await;
+        self.keep();
+        let shared = Arc::clone(&self.shared);
+        let attr: Attr = carried!(self, range, |boot, bound| shared
+            .remote
+            .reshape(bound, boot, how, range, grow));
+        if self.reshaped(how, range, grow, attr) {
+            self.flush(true).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of what the server did; true if so much is noted that a flush is due.
+    fn reshaped(&self, how: Reshape, range: ByteRange, grow: bool, attr: Attr) -> bool {
+        let mut state = self.state.lock();
+        if grow {
+            state.note_grown(range.end());
+        }
+        let inside = range.intersect(ByteRange::up_to(state.attr.size));
+        let mut room = true;
+        match how {
+            Reshape::Punch => {
+                state.back.overlay.void_applied(inside, Content::Hole);
+                state.map.mark_hole(inside);
+            }
+            Reshape::Zero => {
+                state.back.overlay.void_applied(inside, Content::Zero);
+                state.map.mark_zero(inside);
+            }
+            Reshape::Allocate => {
+                // Sent again, a hole made before would take the space away.
+                for (part, content) in state.back.overlay.pieces(inside) {
+                    if matches!(content, Some(Content::Hole)) {
+                        state.back.overlay.void_applied(part, Content::Zero);
+                    }
+                }
+                room = state.back.note_reservation(range, grow);
+            }
+        }
+        state.back.note_answer();
+        state.note_map_change(inside.align_out(BLOCK_BYTES));
+        self.overtake(&mut state, range);
+        self.answered_with(&mut state, attr);
+        state.back.overlay.patch_count() > VOIDS_MAX || !room
+    }
+
+    /// Gives the volume another size.
+    pub async fn resize(self: &Arc<Self>, size: u64) -> Result<()> {
+        if size > VOLUME_BYTES_MAX {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("{size} bytes for {}", self.path()),
+            ));
+        }
+        let _alone = self.gate.write().await;
+        self.keep();
+        let shared = Arc::clone(&self.shared);
+        let attr: Attr = carried!(self, ByteRange::ALL, |boot, bound| shared
+            .remote
+            .resize(bound, boot, size));
+        let mut state = self.state.lock();
+        let beyond = ByteRange::new(size.min(state.attr.size), u64::MAX).unwrap_or(ByteRange::EMPTY);
+        state.back.overlay.cut(beyond);
+        state.back.note_resize(size);
+        state.attr.size = size;
+        state.map.resize(size);
+        state.note_map_change(beyond);
+        self.overtake(&mut state, beyond);
+        self.answered_with(&mut state, attr);
+        Ok(())
+    }
+
+    /// Copies `range` of `source` to `offset` of this volume, at the server and durably. Returns how many
+    /// bytes: less than asked for at the end of the source, or for a long range.
+    pub async fn copy_from(
+        self: &Arc<Self>,
+        source: &Arc<Self>,
+        range: ByteRange,
+        offset: u64,
+    ) -> Result<u64> {
+        let range = range.split_at(range.start().saturating_add(COPY_BYTES_MAX)).0;
+        let target = ByteRange::at(offset, range.len()).filter(|range| range.end() <= VOLUME_BYTES_MAX);
+        let too_large = || Error::new(ErrorKind::TooLarge, format!("{} bytes at {offset}", range.len()));
+        let target = target.ok_or_else(too_large)?;
+        let same = Arc::ptr_eq(self, source);
+        if same && range.overlaps(target) {
+            return Err(Error::new(ErrorKind::Invalid, "a copy onto itself"));
+        }
+        if range.is_empty() {
+            return Ok(0);
+        }
+        let _alone = self.gate.write().await;
+        self.keep();
+        let shared = Arc::clone(&self.shared);
+        let (bytes, attr) = carried!(self, ByteRange::ALL, |boot, bound| async {
+            // A run that lost what the source had not flushed gets it first.
+            source.settle().await?;
+            source.drain(ByteRange::ALL).await?;
+            let from = source.bound()?;
+            shared.remote.copy(boot, (&*from, range), (bound, offset)).await
+        });
+        let done = target.split_at(offset.saturating_add(bytes)).0;
+        self.copied(done, attr);
+        self.let_go_if_settled();
+        if !done.is_empty() {
+            self.start_loading_map();
+        }
+        Ok(bytes)
+    }
+
+    fn copied(&self, done: ByteRange, attr: Attr) {
+        let mut state = self.state.lock();
+        state.note_grown(done.end());
+        state.back.overlay.cut(done);
+        // The server flushed the target, and with it what was answered before.
+        let answer = state.back.note_answer();
+        state.back.note_flush(answer);
+        let blocks = done.align_out(BLOCK_BYTES);
+        state.map.forget(blocks);
+        state.note_map_change(blocks);
+        self.overtake(&mut state, done);
+        self.answered_with(&mut state, attr);
+    }
+
+    /// Sets mode, owner and times, after what was written so far: a time that is set stays.
+    pub async fn set_attr(self: &Arc<Self>, attr: NewAttr) -> Result<()> {
+        let _alone = self.gate.write().await;
+        self.drain(ByteRange::ALL).await?;
+        let shared = Arc::clone(&self.shared);
+        let attr = match self.bound() {
+            Ok(bound) => shared.remote.set_attr(Named::Open(&*bound), attr).await?,
+            Err(_) => shared.remote.set_attr(Named::Path(&self.path()), attr).await?,
+        };
+        let mut state = self.state.lock();
+        self.answered_with(&mut state, attr);
+        Ok(())
+    }
+}
+
+/// Holes and zeros kept until a flush; more of them cause one.
+const VOIDS_MAX: usize = 16 << 10;

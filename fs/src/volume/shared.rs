@@ -1,0 +1,189 @@
+//! What all volumes of a mount share: the door to the server, the budget, the counters, and the list of
+//! those that have something the server has not flushed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use lacuna_transport::id::NodeId;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::Volume;
+use super::notices::Notices;
+use crate::cache::budget::Budget;
+use crate::cache::{BlockCache, PAGE_BYTES};
+use crate::counters::Counters;
+use crate::error::{Error, ErrorKind, Result};
+use crate::overlay::buffer::DirtyShare;
+use crate::remote::Remote;
+
+/// What becomes of aligned blocks of a write that are all zero, as QEMU's option of this name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DetectZeroes {
+    /// They are data.
+    #[default]
+    Off,
+    /// They become zeros.
+    On,
+    /// They become a hole.
+    Unmap,
+}
+
+/// How a mount behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub cache_bytes_max: u64,
+    /// Of those, how many may be waiting to be sent or flushed.
+    pub dirty_bytes_max: u64,
+    /// How long one operation may take in all; `None` waits for ever (`-o hard`).
+    pub deadline: Option<Duration>,
+    pub detect_zeroes: DetectZeroes,
+}
+
+impl Settings {
+    /// The defaults for a budget: half of it may be dirty.
+    pub fn new(cache_bytes_max: u64, deadline: Option<Duration>) -> Self {
+        Self {
+            cache_bytes_max,
+            dirty_bytes_max: cache_bytes_max / 2,
+            deadline,
+            detect_zeroes: DetectZeroes::Off,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Shared<R: Remote> {
+    pub remote: R,
+    pub cache: BlockCache,
+    /// Room for what is not flushed yet, inside the budget of the cache.
+    pub dirty: Budget,
+    pub counters: Counters,
+    pub notices: Notices,
+    pub deadline: Option<Duration>,
+    pub detect_zeroes: DetectZeroes,
+    /// Pages that reads which wait may pin at once: half of the budget. What a read has gathered stays
+    /// pinned while it waits for the rest, so without this bound many reads could hold all of the budget
+    /// and wait for each other.
+    admitted: Semaphore,
+    admitted_pages_max: u32,
+    pub(super) keys: AtomicU64,
+    /// Kept alive until the server has flushed all of it, whether or not the kernel still knows them.
+    unsettled: Mutex<HashMap<NodeId, Arc<Volume<R>>>>,
+}
+
+impl<R: Remote> Shared<R> {
+    pub fn new(remote: R, settings: Settings) -> Self {
+        let cache_bytes_max = settings.cache_bytes_max;
+        let admitted_pages_max = u32::try_from(cache_bytes_max / PAGE_BYTES / 2)
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let permits = usize::try_from(admitted_pages_max).unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            remote,
+            cache: BlockCache::new(cache_bytes_max),
+            dirty: Budget::new(settings.dirty_bytes_max),
+            admitted: Semaphore::new(permits.min(Semaphore::MAX_PERMITS)),
+            admitted_pages_max,
+            counters: Counters::default(),
+            notices: Notices::default(),
+            deadline: settings.deadline,
+            detect_zeroes: settings.detect_zeroes,
+            keys: AtomicU64::new(0),
+            unsettled: Mutex::default(),
+        }
+    }
+
+    /// Waits until a read of `bytes` may pin what it gathers.
+    pub(super) async fn admit(&self, bytes: u64) -> Result<SemaphorePermit<'_>> {
+        // Whole pages, and one more at either end.
+        let pages = u32::try_from(bytes.div_ceil(PAGE_BYTES) + 2).unwrap_or(u32::MAX);
+        let permit = self
+            .admitted
+            .acquire_many(pages.min(self.admitted_pages_max))
+            .await;
+        permit.map_err(|_| Error::new(ErrorKind::Internal, "the mount has ended"))
+    }
+
+    /// Ends an operation that takes too long.
+    pub async fn within_deadline<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match self.deadline {
+            None => work.await,
+            Some(deadline) => tokio::time::timeout(deadline, work)
+                .await
+                .unwrap_or_else(|_| Err(too_late(what, deadline))),
+        }
+    }
+
+    /// Ends an operation in which nothing goes on any more for too long; how far it got is what `progress`
+    /// says.
+    pub async fn while_it_goes_on<T>(
+        &self,
+        what: &str,
+        progress: impl Fn() -> u64,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let Some(deadline) = self.deadline else {
+            return work.await;
+        };
+        let mut work = std::pin::pin!(work);
+        loop {
+            let before = progress();
+            match tokio::time::timeout(deadline, &mut work).await {
+                Ok(result) => return result,
+                Err(_) if progress() != before => {}
+                Err(_) => return Err(too_late(what, deadline)),
+            }
+        }
+    }
+
+    /// Room for `bytes` of dirty data, if there is some right now.
+    pub(super) fn dirty_share(&self, bytes: u64) -> Option<DirtyShare> {
+        let dirty = self.dirty.try_take(bytes)?;
+        let budget = self.cache.try_reserve(bytes)?;
+        Some(DirtyShare::new(dirty, budget))
+    }
+
+    /// More than half of what may be dirty is.
+    pub(super) fn is_half_dirty(&self) -> bool {
+        self.dirty.bytes() > self.dirty.bytes_max() / 2
+    }
+
+    /// The volume has something to send or to flush.
+    pub(super) fn unsettle(&self, volume: &Arc<Volume<R>>) {
+        self.unsettled.lock().insert(volume.id(), Arc::clone(volume));
+    }
+
+    /// All of it is flushed.
+    pub(super) fn settle(&self, volume: &Arc<Volume<R>>) {
+        let mut unsettled = self.unsettled.lock();
+        let same = |found: &Arc<Volume<R>>| Arc::ptr_eq(found, volume);
+        let found = unsettled.get(&volume.id()).is_some_and(same);
+        let removed = found.then(|| unsettled.remove(&volume.id())).flatten();
+        drop(unsettled);
+        drop(removed);
+    }
+
+    /// A volume that the kernel may have forgotten, and we cannot yet.
+    pub fn unsettled(&self, id: NodeId) -> Option<Arc<Volume<R>>> {
+        self.unsettled.lock().get(&id).cloned()
+    }
+
+    /// All volumes with something the server has not flushed.
+    pub fn all_unsettled(&self) -> Vec<Arc<Volume<R>>> {
+        self.unsettled.lock().values().cloned().collect()
+    }
+
+    /// Bytes that the server has not flushed.
+    pub fn dirty_bytes(&self) -> u64 {
+        let volumes = self.all_unsettled();
+        volumes.iter().map(|volume| volume.unflushed_bytes()).sum()
+    }
+}
+
+fn too_late(what: &str, deadline: Duration) -> Error {
+    let text = format!("{what}: no answer within {} s (-o timeout=)", deadline.as_secs());
+    Error::new(ErrorKind::TimedOut, text)
+}

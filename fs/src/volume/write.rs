@@ -1,0 +1,236 @@
+//! Taking in writes: a copy into the overlay, acknowledged at once while there is room.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use lacuna_transport::attr::Timestamp;
+use lacuna_transport::limits::VOLUME_BYTES_MAX;
+use lacuna_transport::range::ByteRange;
+
+use super::shared::DetectZeroes;
+use super::{State, Volume};
+use crate::cache::PAGE_BYTES;
+use crate::error::{Error, ErrorKind, Result};
+use crate::overlay::Content;
+use crate::remote::Remote;
+
+/// Answer to an attempt to write without waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteNow {
+    Done,
+    /// There is no room yet, or another change is under way: go on with [`Volume::write`].
+    Wait,
+}
+
+impl State {
+    /// Shows a change at the volume's attributes and map before the server knows of it. The overlay has it
+    /// already.
+    fn note_write(&mut self, range: ByteRange, content: Option<&Content>) {
+        if range.end() > self.attr.size {
+            self.attr.size = range.end();
+            let before = self.map.size();
+            self.map.resize(range.end());
+            self.note_map_change(ByteRange::new(before, range.end()).unwrap_or(ByteRange::EMPTY));
+        }
+        let blocks = range.align_out(PAGE_BYTES);
+        match content {
+            None => {
+                self.attr.allocated_bytes += self.map.hole_bytes(blocks).next_multiple_of(PAGE_BYTES);
+                self.map.mark_data(range);
+            }
+            Some(Content::Hole) => self.map.mark_hole(range),
+            Some(Content::Zero | Content::Data(_)) => self.map.mark_zero(range),
+        }
+        self.note_map_change(blocks);
+        let now = now();
+        (self.attr.modified, self.attr.changed) = (now, now);
+    }
+}
+
+impl<R: Remote> Volume<R> {
+    /// Takes in bytes if that needs no waiting. Needs a tokio context: it starts the task that sends.
+    pub fn write_now(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<WriteNow> {
+        match self.gate.try_read() {
+            Ok(_pass) => self.try_write(offset, bytes),
+            Err(_) => Ok(WriteNow::Wait),
+        }
+    }
+
+    /// Takes in bytes, waiting for room: the task that sends makes some.
+    pub async fn write(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let taken_in = async {
+            loop {
+                // Registered before trying, so that a release in between is not missed.
+                let (dirty, cache) = (shared.dirty.released(), shared.cache.released());
+                let pass = self.gate.read().await;
+                if self.try_write(offset, bytes)? == WriteNow::Done {
+                    return Ok(());
+                }
+                drop(pass);
+                shared.make_room();
+                tokio::select! {
+                    () = dirty => {}
+                    () = cache => {}
+                    () = tokio::time::sleep(ROOM_PAUSE) => {}
+                }
+            }
+        };
+        let progress = || shared.counters.sent_bytes.value();
+        shared.while_it_goes_on("write", progress, taken_in).await
+    }
+
+    fn try_write(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<WriteNow> {
+        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let range = ByteRange::at(offset, len).filter(|range| range.end() <= VOLUME_BYTES_MAX);
+        let too_large = || Error::new(ErrorKind::TooLarge, format!("a write of {len} bytes at {offset}"));
+        let range = range.ok_or_else(too_large)?;
+        let mut state = self.state.lock();
+        if let Some(error) = state.back.stuck() {
+            return Err(error);
+        }
+        if state.back.overlay.patch_count() > PATCHES_MAX {
+            return Ok(WriteNow::Wait);
+        }
+        let size = state.attr.size;
+        for run in runs_of(self.shared.detect_zeroes, size, offset, bytes) {
+            match run {
+                Run::Data(range, bytes) => {
+                    let room = state.back.overlay.room_needed(range.start(), range.len());
+                    let share = if room == 0 {
+                        None
+                    } else {
+                        match self.shared.dirty_share(room) {
+                            Some(share) => Some(share),
+                            // What was taken in so far is taken in again, to the same effect.
+                            None => return Ok(WriteNow::Wait),
+                        }
+                    };
+                    state.back.overlay.write(range.start(), bytes, room, share);
+                    state.note_write(range, None);
+                }
+                Run::Zeros(range, content) => {
+                    let already = matches!(content, Content::Hole)
+                        && state.map.hole_bytes(range) == range.len()
+                        && state
+                            .back
+                            .overlay
+                            .pieces(range)
+                            .iter()
+                            .all(|(_, found)| matches!(found, None | Some(Content::Hole)));
+                    if !already {
+                        state.back.overlay.void(range, content.clone());
+                        state.note_write(range, Some(&content));
+                    }
+                }
+            }
+        }
+        self.shared.counters.written_bytes.add(range.len());
+        self.wake_writer(&mut state);
+        Ok(WriteNow::Done)
+    }
+}
+
+/// Longest wait for room without looking again: a release may have come between two looks.
+const ROOM_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+/// Most patches of one volume: about 150 bytes each, also of holes, which need no room in the budget.
+const PATCHES_MAX: usize = 64 << 10;
+
+/// Part of a write.
+#[derive(Debug)]
+enum Run<'a> {
+    Data(ByteRange, &'a [u8]),
+    Zeros(ByteRange, Content),
+}
+
+/// Splits a write into data and whole blocks of zeros. The last block of one that makes the volume larger
+/// stays data: a hole does not make it larger.
+fn runs_of(detect: DetectZeroes, size: u64, offset: u64, bytes: &[u8]) -> Vec<Run<'_>> {
+    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let whole = ByteRange::at_saturating(offset, len);
+    let content = match detect {
+        DetectZeroes::Off => return vec![Run::Data(whole, bytes)],
+        DetectZeroes::On => Content::Zero,
+        DetectZeroes::Unmap => Content::Hole,
+    };
+    let mut runs: Vec<Run<'_>> = Vec::new();
+    let slice = |range: ByteRange| {
+        let at = |offset: u64| usize::try_from(offset - whole.start()).unwrap_or(bytes.len());
+        &bytes[at(range.start())..at(range.end())]
+    };
+    let mut rest = whole;
+    while !rest.is_empty() {
+        let (part, tail) = rest.split_at((rest.start() / PAGE_BYTES + 1).saturating_mul(PAGE_BYTES));
+        let grows = part.end() > size && tail.is_empty();
+        let zeros = part.len() == PAGE_BYTES && !grows && slice(part).iter().all(|byte| *byte == 0);
+        rest = tail;
+        match runs.last_mut() {
+            Some(Run::Data(last, held)) if !zeros => {
+                *last = ByteRange::new(last.start(), part.end()).unwrap_or(*last);
+                *held = slice(*last);
+            }
+            Some(Run::Zeros(last, _)) if zeros => {
+                *last = ByteRange::new(last.start(), part.end()).unwrap_or(*last);
+            }
+            _ if zeros => runs.push(Run::Zeros(part, content.clone())),
+            _ => runs.push(Run::Data(part, slice(part))),
+        }
+    }
+    runs
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: since.subsec_nanos(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(detect: DetectZeroes, size: u64, offset: u64, bytes: &[u8]) -> Vec<(u64, u64, bool)> {
+        runs_of(detect, size, offset, bytes)
+            .iter()
+            .map(|run| match run {
+                Run::Data(range, held) => {
+                    assert_eq!(held.len() as u64, range.len());
+                    (range.start(), range.end(), false)
+                }
+                Run::Zeros(range, _) => (range.start(), range.end(), true),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_whole_aligned_blocks_become_zeros() {
+        let mut bytes = vec![0; 5 * 4096];
+        bytes[0] = 1;
+        let off = shape(DetectZeroes::Off, 1 << 20, 0, &bytes);
+        assert_eq!(off, [(0, 5 * 4096, false)]);
+        let on = shape(DetectZeroes::On, 1 << 20, 0, &bytes);
+        assert_eq!(on, [(0, 4096, false), (4096, 5 * 4096, true)]);
+        let apart = shape(DetectZeroes::Unmap, 1 << 20, 100, &bytes[..3 * 4096]);
+        assert_eq!(
+            apart,
+            [
+                (100, 4096, false),
+                (4096, 3 * 4096, true),
+                (3 * 4096, 3 * 4096 + 100, false)
+            ]
+        );
+    }
+
+    #[test]
+    fn zeros_at_a_new_end_stay_data() {
+        let bytes = vec![0; 3 * 4096];
+        assert_eq!(
+            shape(DetectZeroes::Unmap, 4096, 0, &bytes),
+            [(0, 8192, true), (8192, 3 * 4096, false)]
+        );
+    }
+}

@@ -1,0 +1,613 @@
+//! Sending what was written, and having the server flush it.
+//!
+//! One task for each volume with dirty data takes batches out of the overlay and sends several at once. It
+//! waits a moment for a batch to fill, unless somebody waits for it. Flushes are asked for by fsync, when
+//! half of the room is taken, and for what is old ([`Shared::tend`]).
+//!
+//! | what happens | what becomes of the changes |
+//! |---|---|
+//! | the server answers | applied: kept until a flush |
+//! | the session is lost | dirty again: sent in the next one; sent twice they have the same effect |
+//! | another run of the server | all that was applied is dirty again, sizes and reservations come first |
+//! | the server cannot (no space, bad disk) | dirty, tried again with growing pauses; one error for each handle |
+//! | the volume is gone at the server | dropped, counted as lost, an error for each handle |
+//!
+//! Nothing that was acknowledged is dropped but in the last case.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lacuna_transport::attr::Attr;
+use lacuna_transport::id::BootId;
+use lacuna_transport::limits::WRITE_BYTES_MAX;
+use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::message::Reshape;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::{Shared, State, Volume};
+use crate::error::{Error, ErrorKind, Result};
+use crate::overlay::{Batch, BatchId, Overlay, Work};
+use crate::remote::Remote;
+
+/// Batches of one volume on the wire at once.
+const BATCHES_MAX: usize = 16;
+/// How long a batch that is not full waits for more.
+const LINGER: Duration = Duration::from_millis(10);
+/// First and longest pause before trying again what the server could not do.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Pause after a change was lost with its session, so that a server that ends each session is not flooded.
+const LOST_PAUSE: Duration = Duration::from_millis(50);
+/// What was applied for so long is flushed.
+const FLUSH_AFTER: Duration = Duration::from_secs(5);
+/// Reservations of space kept for another run of the server; more of them cause a flush.
+const RESERVATIONS_MAX: usize = 1024;
+
+/// What a volume has to send and to flush.
+#[derive(Debug, Default)]
+pub(super) struct WriteBack {
+    pub(super) overlay: Overlay,
+    /// The run of the server that has what is applied.
+    boot: Option<BootId>,
+    /// Another run has not been told of sizes and reservations yet.
+    behind: bool,
+    /// The lowest size set since the last flush, and the answer of the latest.
+    resized: Option<(u64, u64)>,
+    reserved: Vec<(ByteRange, bool, u64)>,
+    /// Answers up to this one are flushed.
+    flushed: u64,
+    applied_since: Option<Instant>,
+    stuck: Option<Stuck>,
+    /// Errors so far: each handle reports those that came after it was opened, once.
+    failures: u64,
+    last_failure: Option<Error>,
+    /// Tries that failed, also of the same error.
+    failed_tries: u64,
+    running: bool,
+    flushing: bool,
+    /// Somebody waits: batches do not wait to be filled.
+    urgent: bool,
+}
+
+/// The server could not do it.
+#[derive(Debug)]
+struct Stuck {
+    error: Error,
+    pause: Duration,
+    again: Instant,
+}
+
+/// What the sending task does next.
+#[derive(Debug)]
+enum Next {
+    Send(Batch),
+    /// Until a batch is answered or something arrives; at the latest then.
+    Wait(Option<Instant>),
+    Done,
+}
+
+impl WriteBack {
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// The error of the last try, if nothing came through since.
+    pub(super) fn stuck(&self) -> Option<Error> {
+        self.stuck.as_ref().map(|stuck| stuck.error.clone())
+    }
+
+    /// True while there is something the server has not flushed.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.overlay.is_empty() || self.running || self.is_unflushed()
+    }
+
+    /// True if this run of the server may lack what an earlier one had.
+    pub(super) fn is_ahead_of(&self, run: Option<BootId>) -> bool {
+        self.is_unflushed() && (self.behind || self.boot != run)
+    }
+
+    fn is_unflushed(&self) -> bool {
+        self.overlay.answers() > self.flushed
+    }
+
+    /// The server changed something that is not in the overlay.
+    pub(super) fn note_answer(&mut self) -> u64 {
+        self.applied_since.get_or_insert_with(Instant::now);
+        self.overlay.count_answer()
+    }
+
+    pub(super) fn note_resize(&mut self, size: u64) {
+        let answer = self.note_answer();
+        let lowest = self.resized.map_or(size, |(lowest, _)| lowest.min(size));
+        self.resized = Some((lowest, answer));
+        // Reserved again, what was cut off would come back.
+        for (range, _, _) in &mut self.reserved {
+            *range = range.intersect(ByteRange::up_to(size));
+        }
+        self.reserved.retain(|(range, _, _)| !range.is_empty());
+    }
+
+    /// False if there are too many: flush now.
+    pub(super) fn note_reservation(&mut self, range: ByteRange, grow: bool) -> bool {
+        let answer = self.note_answer();
+        self.reserved.push((range, grow, answer));
+        self.reserved.len() < RESERVATIONS_MAX
+    }
+
+    pub(super) fn note_flush(&mut self, answers: u64) {
+        self.overlay.flushed(answers);
+        self.flushed = self.flushed.max(answers);
+        self.resized = self.resized.filter(|(_, answer)| *answer > answers);
+        self.reserved.retain(|(_, _, answer)| *answer > answers);
+        self.applied_since = self.is_unflushed().then(Instant::now);
+    }
+
+    fn note_failure(&mut self, error: &Error) {
+        self.failed_tries += 1;
+        if self.stuck.is_none() {
+            self.failures += 1;
+            self.last_failure = Some(error.clone());
+        }
+        let pause = self
+            .stuck
+            .as_ref()
+            .map_or(RETRY_MIN, |stuck| (stuck.pause * 2).min(RETRY_MAX));
+        self.stuck = Some(Stuck {
+            error: error.clone(),
+            pause,
+            again: Instant::now() + pause,
+        });
+    }
+
+    fn retry_now(&mut self) {
+        if let Some(stuck) = &mut self.stuck {
+            stuck.again = Instant::now();
+        }
+    }
+
+    fn next(&mut self, on_wire: usize) -> Next {
+        let now = Instant::now();
+        if let Some(stuck) = self.stuck.as_ref().filter(|stuck| stuck.again > now) {
+            if on_wire == 0 && !self.overlay.has_dirty() {
+                return Next::Done;
+            }
+            return Next::Wait(Some(stuck.again));
+        }
+        // While the server refuses, one try at a time is enough.
+        let batches_max = if self.stuck.is_some() { 1 } else { BATCHES_MAX };
+        if on_wire < batches_max
+            && let Some(batch) = self.overlay.take(!self.urgent)
+        {
+            return Next::Send(batch);
+        }
+        if on_wire == 0 && !self.overlay.has_dirty() {
+            self.urgent = false;
+            return Next::Done;
+        }
+        let linger = self.overlay.has_dirty() && on_wire < batches_max && !self.urgent;
+        Next::Wait(linger.then(|| now + LINGER))
+    }
+}
+
+impl<R: Remote> Shared<R> {
+    /// Has everything sent and flushed, so that its room comes back.
+    pub(super) fn make_room(&self) {
+        for volume in self.all_unsettled() {
+            volume.urge();
+            volume.flush_in_background();
+        }
+    }
+
+    /// There is another session: if it is with another run of the server, that one gets again what the last
+    /// may have lost.
+    pub fn send_again(&self) {
+        for volume in self.all_unsettled() {
+            tokio::spawn(async move {
+                let settled = volume.shared.within_deadline("settle", volume.settle()).await;
+                if let Err(error) = settled {
+                    tracing::debug!(volume = %volume.path, %error, "not brought up to date yet");
+                }
+            });
+        }
+    }
+
+    /// Flushes what has been applied for long. To be called now and then.
+    pub fn tend(&self) {
+        for volume in self.all_unsettled() {
+            let old = {
+                let state = volume.state.lock();
+                let since = state.back.applied_since;
+                since.is_some_and(|since| since.elapsed() >= FLUSH_AFTER)
+            };
+            if old {
+                volume.flush_in_background();
+            }
+        }
+    }
+}
+
+impl<R: Remote> Volume<R> {
+    /// Data that the server has not flushed, in bytes.
+    pub fn unflushed_bytes(&self) -> u64 {
+        let state = self.state.lock();
+        state.back.overlay.unsent_bytes() + state.back.overlay.applied_bytes()
+    }
+
+    /// Data that no server has, in bytes.
+    pub fn unsent_bytes(&self) -> u64 {
+        self.state.lock().back.overlay.unsent_bytes()
+    }
+
+    /// The error that a handle has not reported yet, if there is one; `seen` is what it has reported.
+    pub fn failure_since(&self, seen: u64) -> Option<(u64, Error)> {
+        let state = self.state.lock();
+        let failures = state.back.failures;
+        (failures > seen).then(|| {
+            let error = state.back.last_failure.clone();
+            let unknown = || Error::new(ErrorKind::Io, "a write in the background failed");
+            (failures, error.unwrap_or_else(unknown))
+        })
+    }
+
+    /// Starts the task that sends, or tells it that there is more.
+    pub(super) fn wake_writer(self: &Arc<Self>, state: &mut State) {
+        if !state.back.overlay.has_dirty() {
+            return;
+        }
+        if state.back.running {
+            // A small write can wait for the task to look by itself.
+            if state.back.urgent || state.back.overlay.dirty_bytes() >= u64::from(WRITE_BYTES_MAX) {
+                self.arrived.notify_one();
+            }
+            return;
+        }
+        state.back.running = true;
+        self.shared.unsettle(self);
+        let volume = Arc::clone(self);
+        tokio::spawn(async move { volume.send_all().await });
+    }
+
+    /// Somebody waits for what is dirty now.
+    fn urge(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if state.back.overlay.has_dirty() {
+            state.back.urgent = true;
+            state.back.retry_now();
+            self.wake_writer(&mut state);
+        }
+    }
+
+    async fn send_all(self: Arc<Self>) {
+        let mut on_wire = JoinSet::new();
+        loop {
+            let next = {
+                let mut state = self.state.lock();
+                let next = state.back.next(on_wire.len());
+                if matches!(next, Next::Done) {
+                    state.back.running = false;
+                }
+                next
+            };
+            match next {
+                Next::Send(batch) => {
+                    on_wire.spawn(Arc::clone(&self).send(batch));
+                }
+                Next::Wait(until) => {
+                    let until = until.unwrap_or_else(|| Instant::now() + RETRY_MAX);
+                    tokio::select! {
+                        Some(_) = on_wire.join_next() => {}
+                        () = self.arrived.notified() => {}
+                        () = tokio::time::sleep_until(until) => {
+                            // What waited to be filled has waited long enough.
+                            self.state.lock().back.urgent = true;
+                        }
+                    }
+                }
+                Next::Done => break,
+            }
+        }
+        self.let_go_if_settled();
+    }
+
+    /// Sends one batch and takes note of what became of it.
+    async fn send(self: Arc<Self>, batch: Batch) {
+        let mut sending = Sending {
+            volume: &self,
+            batch: Some(batch.id),
+        };
+        let outcome = self.deliver(batch.work.clone()).await;
+        sending.batch = None;
+        let lost = matches!(&outcome, Err(error) if is_passing(error.kind()));
+        self.delivered(&batch, outcome);
+        drop(batch);
+        if lost {
+            tokio::time::sleep(LOST_PAUSE).await;
+        }
+    }
+
+    async fn deliver(self: &Arc<Self>, work: Work) -> Result<Attr> {
+        let boot = self.settle().await?;
+        let (remote, bound) = (&self.shared.remote, self.bound()?);
+        match work {
+            Work::Write(ranges, slices) => {
+                let bytes = ranges.iter().map(|range| range.len()).sum();
+                let attr = remote.write(&bound, boot, ranges, slices).await?;
+                self.shared.counters.sent_bytes.add(bytes);
+                Ok(attr)
+            }
+            Work::Zero(range) => remote.reshape(&bound, boot, Reshape::Zero, range, true).await,
+            Work::Punch(range) => remote.reshape(&bound, boot, Reshape::Punch, range, false).await,
+        }
+    }
+
+    fn delivered(self: &Arc<Self>, batch: &Batch, outcome: Result<Attr>) {
+        let mut state = self.state.lock();
+        match outcome {
+            Ok(attr) => {
+                state.back.overlay.answered(batch.id);
+                state.back.stuck = None;
+                state.back.applied_since.get_or_insert_with(Instant::now);
+                let ranges = match &batch.work {
+                    Work::Write(ranges, _) => &ranges[..],
+                    Work::Zero(range) | Work::Punch(range) => std::slice::from_ref(range),
+                };
+                for range in ranges {
+                    self.overtake(&mut state, *range);
+                }
+                self.answered_with(&mut state, attr);
+            }
+            Err(error) if is_passing(error.kind()) => {
+                tracing::debug!(volume = %self.path, %error, "a batch was lost; sending it again");
+                state.back.overlay.lost(batch.id);
+            }
+            Err(error) if is_gone(error.kind()) => {
+                state.back.overlay.lost(batch.id);
+                self.give_up(&mut state, &error);
+            }
+            Err(error) => {
+                tracing::warn!(volume = %self.path, %error, "the server cannot take what was written; trying again");
+                state.back.overlay.lost(batch.id);
+                state.back.note_failure(&error);
+            }
+        }
+        let flush = self.shared.is_half_dirty();
+        drop(state);
+        self.progress.notify_waiters();
+        if flush {
+            self.shared.make_room();
+        }
+    }
+
+    /// The server applied a change of `range`: what was fetched of it before is older.
+    pub(super) fn overtake(&self, state: &mut State, range: ByteRange) {
+        let pages = range.align_out(crate::cache::PAGE_BYTES);
+        state.flights.retain(|flight| !flight.go_stale(pages));
+        self.shared.cache.remove(self.key, pages);
+    }
+
+    /// Takes over the attributes of an answered change, if nothing newer is known.
+    pub(super) fn answered_with(&self, state: &mut State, attr: Attr) {
+        if attr.generation >= state.attr.generation {
+            state.adopt(attr);
+        }
+    }
+
+    /// The volume does not exist any more: nobody can take the data.
+    fn give_up(&self, state: &mut State, error: &Error) {
+        let bytes = state.back.overlay.clear();
+        self.shared.counters.lost_bytes.add(bytes);
+        state.back.note_failure(error);
+        state.back.stuck = None;
+        if bytes > 0 && state.attr.links > 0 {
+            tracing::error!(volume = %self.path, bytes, %error, "data that was written is lost");
+        }
+    }
+
+    /// Forgets what nobody can read any more: the volume has no name and is closed.
+    pub fn discard_if_unlinked(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if state.opens > 0 || state.attr.links > 0 {
+            return;
+        }
+        state.back.overlay.clear();
+        let answers = state.back.overlay.answers();
+        state.back.note_flush(answers);
+        drop(state);
+        self.let_go_if_settled();
+    }
+
+    /// Waits until what was written to `range` so far is at the server.
+    pub async fn drain(self: &Arc<Self>, range: ByteRange) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let (change, tries) = {
+            let state = self.state.lock();
+            (state.back.overlay.changes(), state.back.failed_tries)
+        };
+        let drained = async {
+            loop {
+                let progress = self.progress.notified();
+                self.urge();
+                {
+                    let state = self.state.lock();
+                    if !state.back.overlay.is_unsent(range, change) {
+                        return Ok(());
+                    }
+                    if state.back.failed_tries > tries
+                        && let Some(error) = state.back.stuck()
+                    {
+                        return Err(error);
+                    }
+                }
+                progress.await;
+            }
+        };
+        let progress = || shared.counters.sent_bytes.value();
+        shared.while_it_goes_on("sending", progress, drained).await
+    }
+
+    /// Returns when everything written so far is on the server's stable storage.
+    pub async fn flush(self: &Arc<Self>, data_only: bool) -> Result<()> {
+        loop {
+            self.drain(ByteRange::ALL).await?;
+            let Some((answers, run)) = self.unflushed() else {
+                self.let_go_if_settled();
+                return Ok(());
+            };
+            let shared = Arc::clone(&self.shared);
+            let boot = shared.within_deadline("flush", self.settle()).await?;
+            if run.is_some_and(|run| run != boot) {
+                // What was answered by another run is on its way again.
+                continue;
+            }
+            match shared.remote.flush(&*self.bound()?, boot, data_only).await {
+                Ok(attr) => {
+                    let mut state = self.state.lock();
+                    state.back.note_flush(answers);
+                    self.answered_with(&mut state, attr);
+                    drop(state);
+                    self.let_go_if_settled();
+                    return Ok(());
+                }
+                Err(error) if is_passing(error.kind()) => {
+                    tracing::debug!(volume = %self.path, %error, "a flush was lost; trying again");
+                    tokio::time::sleep(LOST_PAUSE).await;
+                }
+                Err(error) => {
+                    // What the server had may be gone from its memory too; here it is not.
+                    let mut state = self.state.lock();
+                    state.back.overlay.unapply();
+                    state.back.note_failure(&error);
+                    self.wake_writer(&mut state);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// The number of answers, and the run of the server they are of, if they are not all flushed.
+    fn unflushed(&self) -> Option<(u64, Option<BootId>)> {
+        let back = &self.state.lock().back;
+        back.is_unflushed().then(|| (back.overlay.answers(), back.boot))
+    }
+
+    pub(super) fn flush_in_background(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        let wanted = state.back.is_unflushed() && !state.back.flushing;
+        state.back.flushing |= wanted;
+        drop(state);
+        if !wanted {
+            return;
+        }
+        let volume = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = volume.flush(true).await {
+                tracing::warn!(volume = %volume.path, %error, "cannot flush in the background");
+            }
+            let mut state = volume.state.lock();
+            state.back.flushing = false;
+        });
+    }
+
+    /// Makes sure that the run of the server there is has sizes and reservations that another run may have
+    /// lost, and has what was applied sent again.
+    pub(super) async fn settle(self: &Arc<Self>) -> Result<BootId> {
+        loop {
+            match self.try_settle().await {
+                Err(error) if is_passing(error.kind()) => {
+                    tracing::debug!(volume = %self.path, %error, "not brought up to date yet");
+                    tokio::time::sleep(LOST_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_settle(self: &Arc<Self>) -> Result<BootId> {
+        let boot = self.shared.remote.boot().await?;
+        if self.is_settled(boot) {
+            return Ok(boot);
+        }
+        let _one = self.settling.lock().await;
+        if self.is_settled(boot) {
+            return Ok(boot);
+        }
+        let (resized, size, reserved) = {
+            let mut state = self.state.lock();
+            let back = &mut state.back;
+            if back.boot != Some(boot) {
+                tracing::info!(volume = %self.path, "another run of the server: sending again what it may have lost");
+                back.overlay.unapply();
+                back.boot = Some(boot);
+                back.behind = true;
+            }
+            (back.resized, state.attr.size, state.back.reserved.clone())
+        };
+        let (remote, bound) = (&self.shared.remote, self.bound()?);
+        if let Some((lowest, _)) = resized {
+            remote.resize(&bound, boot, lowest).await?;
+        }
+        // A hole that was made at the end does not make the volume larger by itself.
+        if remote.stat_open(&bound).await?.size < size {
+            remote.resize(&bound, boot, size).await?;
+        }
+        for (range, grow, _) in reserved {
+            remote
+                .reshape(&bound, boot, Reshape::Allocate, range, grow)
+                .await?;
+        }
+        let mut state = self.state.lock();
+        state.back.behind = false;
+        self.wake_writer(&mut state);
+        Ok(boot)
+    }
+
+    /// True if this run of the server needs nothing; the first one never does.
+    fn is_settled(&self, boot: BootId) -> bool {
+        let mut state = self.state.lock();
+        let back = &mut state.back;
+        if !back.is_unflushed() && back.boot != Some(boot) {
+            back.boot = Some(boot);
+            back.behind = false;
+        }
+        back.boot == Some(boot) && !back.behind
+    }
+
+    /// Has what changed looked after until it is flushed.
+    pub(super) fn keep(self: &Arc<Self>) {
+        self.shared.unsettle(self);
+    }
+
+    pub(super) fn let_go_if_settled(self: &Arc<Self>) {
+        let settled = !self.state.lock().back.is_unsettled();
+        if settled {
+            self.shared.settle(self);
+            self.unbind_if_idle();
+        }
+    }
+}
+
+/// A batch under way: one whose task is dropped is lost, not forgotten.
+struct Sending<'a, R: Remote> {
+    volume: &'a Volume<R>,
+    batch: Option<BatchId>,
+}
+
+impl<R: Remote> Drop for Sending<'_, R> {
+    fn drop(&mut self) {
+        if let Some(batch) = self.batch {
+            self.volume.state.lock().back.overlay.lost(batch);
+            self.volume.progress.notify_waiters();
+        }
+    }
+}
+
+/// Errors after which the same is simply sent again.
+pub(super) fn is_passing(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Disconnected | ErrorKind::TimedOut)
+}
+
+/// Errors after which nobody can take the data any more.
+fn is_gone(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Stale | ErrorKind::NotFound)
+}

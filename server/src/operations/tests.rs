@@ -1,0 +1,215 @@
+//! What is remembered of operations, for how long, and what survives the process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lacuna_transport::quic::identity::Identity;
+
+use super::journal::{COMPACT_BYTES_MIN, FILE_NAME, RECORD_BYTES};
+use super::*;
+
+const KIND: OperationKind = OperationKind::Rename;
+
+fn instance(number: u64) -> InstanceKey {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&number.to_le_bytes());
+    InstanceKey(key)
+}
+
+fn tag(id: u64) -> Option<NodeTag> {
+    Some(NodeTag {
+        id: NodeId(id),
+        birth_ns: 1,
+    })
+}
+
+/// Does nothing, and says whether it would have been done now.
+fn is_new(operations: &Operations, key: OperationKey) -> bool {
+    let act = |intend: &mut dyn FnMut(Option<NodeTag>)| {
+        intend(tag(5));
+        Ok((tag(key.1.0), ()))
+    };
+    match operations.once(Some(key), KIND, |_| Ok(Some(None)), act).unwrap() {
+        Once::Now(()) => true,
+        Once::Before(_) => false,
+    }
+}
+
+#[test]
+fn clients_and_instances_have_keys_of_their_own() {
+    let (one, two) = (Identity::generate().id(), Identity::generate().id());
+    let (a, b) = (InstanceId([1; 16]), InstanceId([2; 16]));
+    let keys = [(one, a), (one, b), (two, a), (two, b)].map(|(key, id)| InstanceKey::new(key, id));
+    for (index, key) in keys.iter().enumerate() {
+        assert!(keys[index + 1..].iter().all(|other| other != key));
+    }
+    assert_eq!(InstanceKey::new(one, a), keys[0]);
+}
+
+#[test]
+fn outcomes_are_answered_again_errors_too() {
+    let operations = Operations::in_memory();
+    let key = |number| Some((instance(1), OperationId(number)));
+    let judge = |_: &Intent| panic!("nothing to judge");
+    let done: Once<()> = operations
+        .once(key(1), KIND, judge, |_| Ok((tag(9), ())))
+        .unwrap();
+    assert_eq!(done, Once::Now(()));
+    let again = operations.once(key(1), KIND, judge, |_| -> Result<(_, ())> { panic!("twice") });
+    assert_eq!(again.unwrap(), Once::Before(tag(9)));
+    let fail = || Err::<(Option<NodeTag>, ()), _>(Error::new(ErrorKind::NotEmpty, "planned"));
+    let failed = operations.once(key(2), KIND, judge, |_| fail());
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::NotEmpty);
+    let again = operations.once(key(2), KIND, judge, |_| -> Result<(_, ())> { panic!("twice") });
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::NotEmpty);
+    let other = operations.once(key(1), OperationKind::Create, judge, |_| Ok((None, ())));
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn the_same_number_while_it_runs_waits_for_the_outcome() {
+    let operations = Arc::new(Operations::in_memory());
+    let key = (instance(1), OperationId(1));
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (go_on, gate) = std::sync::mpsc::channel::<()>();
+    let done = Arc::new(AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let (operations, done) = (&operations, &done);
+        scope.spawn(move || {
+            let act = |_: &mut dyn FnMut(Option<NodeTag>)| {
+                begun.send(()).unwrap();
+                gate.recv().unwrap();
+                done.fetch_add(1, Ordering::SeqCst);
+                Ok((tag(3), ()))
+            };
+            operations.once(Some(key), KIND, |_| Ok(None), act).unwrap();
+        });
+        has_begun.recv().unwrap();
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(move || {
+                    let act = |_: &mut dyn FnMut(Option<NodeTag>)| -> Result<(_, ())> { panic!("twice") };
+                    let outcome = operations.once(Some(key), KIND, |_| Ok(None), act).unwrap();
+                    assert_eq!(done.load(Ordering::SeqCst), 1, "answered before it was done");
+                    assert_eq!(outcome, Once::Before(tag(3)));
+                })
+            })
+            .collect();
+        go_on.send(()).unwrap();
+        waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
+    });
+}
+
+#[test]
+fn a_panic_is_an_outcome() {
+    let operations = Operations::in_memory();
+    let key = Some((instance(1), OperationId(1)));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        operations.once(
+            key,
+            KIND,
+            |_| Ok(None),
+            |_| -> Result<(_, ())> { panic!("planned") },
+        )
+    }));
+    assert!(panicked.is_err());
+    let again = operations.once(key, KIND, |_| Ok(None), |_| Ok((None, ())));
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::Internal);
+}
+
+#[test]
+fn one_that_cannot_be_judged_is_judged_again() {
+    let state = tempfile::tempdir().unwrap();
+    let key = Some((instance(1), OperationId(1)));
+    let mut journal = Journal::open(state.path()).unwrap().0;
+    let intent = Record {
+        instance: instance(1),
+        operation: OperationId(1),
+        kind: KIND,
+        entry: Entry::Intent {
+            node: tag(4),
+            at_ns: 8,
+        },
+    };
+    journal.append(&intent).unwrap();
+    let operations = Operations::open(state.path()).unwrap();
+    for _ in 0..2 {
+        let failing = |_: &Intent| Err(Error::new(ErrorKind::Io, "planned"));
+        let failed = operations.once(key, KIND, failing, |_| Ok((None, ())));
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Io);
+    }
+    let judge = |intent: &Intent| {
+        assert_eq!((intent.node, intent.at_ns), (tag(4), 8));
+        Ok(Some(None))
+    };
+    let judged = operations.once(key, KIND, judge, |_| -> Result<(_, ())> { panic!("done before") });
+    assert_eq!(judged.unwrap(), Once::Before(None));
+}
+
+#[test]
+fn the_last_operations_of_the_last_instances_are_kept() {
+    let operations = Operations::in_memory();
+    let count = u64::try_from(OPERATIONS_KEPT_MAX).unwrap();
+    for number in 0..=count {
+        assert!(is_new(&operations, (instance(1), OperationId(number))));
+    }
+    for number in 1..=count {
+        assert!(!is_new(&operations, (instance(1), OperationId(number))));
+    }
+    assert!(
+        is_new(&operations, (instance(1), OperationId(0))),
+        "the oldest is forgotten"
+    );
+    let instances = u64::try_from(INSTANCES_KEPT_MAX).unwrap();
+    for number in 2..=instances {
+        assert!(is_new(&operations, (instance(number), OperationId(5))));
+    }
+    assert!(
+        !is_new(&operations, (instance(1), OperationId(count))),
+        "used again"
+    );
+    assert!(is_new(&operations, (instance(instances + 1), OperationId(5))));
+    assert_eq!(operations.state.lock().instances.len(), INSTANCES_KEPT_MAX);
+    assert!(!is_new(&operations, (instance(1), OperationId(count))));
+    assert!(
+        is_new(&operations, (instance(2), OperationId(5))),
+        "the longest unused is forgotten"
+    );
+}
+
+#[test]
+fn the_journal_is_written_anew_before_it_grows_too_large() {
+    let state = tempfile::tempdir().unwrap();
+    let operations = Operations::open(state.path()).unwrap();
+    let path = state.path().join(FILE_NAME);
+    let many = COMPACT_BYTES_MIN / u64::try_from(RECORD_BYTES).unwrap();
+    for number in 0..many {
+        assert!(is_new(&operations, (instance(number % 3), OperationId(number))));
+        assert!(path.metadata().unwrap().len() <= COMPACT_BYTES_MIN);
+    }
+    drop(operations);
+    let again = Operations::open(state.path()).unwrap();
+    let kept = u64::try_from(OPERATIONS_KEPT_MAX).unwrap() * 3;
+    assert!(path.metadata().unwrap().len() < COMPACT_BYTES_MIN);
+    for number in many - kept..many {
+        assert!(
+            !is_new(&again, (instance(number % 3), OperationId(number))),
+            "{number} of {many}"
+        );
+    }
+}
+
+/// Where nothing can be recorded, changes are made all the same.
+#[test]
+fn a_journal_that_cannot_be_written_stops_nothing() {
+    let full = std::path::Path::new("/dev/full");
+    if !full.exists() {
+        eprintln!("SKIPPED: no /dev/full");
+        return;
+    }
+    let operations = Operations::in_memory();
+    operations.state.lock().journal = Some(Journal::broken(full));
+    let key = (instance(1), OperationId(1));
+    assert!(is_new(&operations, key));
+    assert!(!is_new(&operations, key));
+}

@@ -1,0 +1,81 @@
+//! A newer session of the same mount: nothing sent on the older one takes effect after its welcome.
+
+use lacuna_transport::wire::frame::Kind;
+
+use super::bed::*;
+use super::*;
+use crate::backend::fault::{Call, Fault, Plan};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_session_waits_for_the_older_ones_running_write() {
+    let plan = Arc::new(Plan::default());
+    let bed = Bed::start_faulty(&plan);
+    bed.volume("v", 10, &[]);
+    let identity = Arc::new(Identity::generate());
+    bed.allow(&identity, Access::ReadWrite);
+    let mut older = bed.session(&identity, 1).await.unwrap();
+    let handle = older.open_to_change("v").await.handle;
+    let (go_on, gate) = std::sync::mpsc::channel();
+    plan.next(Call::Write, Fault::Wait(gate));
+    let body = write_body(handle, &[(0, b"late")]);
+    send(&mut older.lane.0, &older.traffic, Kind::Write, 9, body).await;
+    while plan.left(Call::Write) > 0 {
+        tokio::task::yield_now().await;
+    }
+    // Other mounts of the same client are not held up.
+    let _other = bed.session(&identity, 2).await.unwrap();
+    let mut newer = tokio::spawn({
+        let identity = Arc::clone(&identity);
+        let (endpoint, connection) = bed.connect(&identity).await;
+        async move {
+            let instance = Some(lacuna_transport::id::InstanceId([1; 16]));
+            Client::begin((endpoint, connection), identity, Features::KNOWN, instance).await
+        }
+    });
+    assert_eq!(older.closed().await.0, CloseCode::Done);
+    assert!(
+        timeout(Duration::from_millis(100), &mut newer).await.is_err(),
+        "welcomed too early"
+    );
+    go_on.send(()).unwrap();
+    let mut newer = newer.await.unwrap().unwrap();
+    let handle = newer.open("v").await.handle;
+    assert_eq!(newer.read(handle, &[(0, 4)]).await.unwrap().1, b"late");
+    assert_eq!(bed.server.sessions().len(), 2);
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_cannot_end_makes_the_newer_one_try_again() {
+    let plan = Arc::new(Plan::default());
+    let bed = Bed::start_faulty(&plan);
+    bed.volume("v", 10, &[]);
+    let identity = Arc::new(Identity::generate());
+    bed.allow(&identity, Access::ReadWrite);
+    let mut older = bed.session(&identity, 1).await.unwrap();
+    let handle = older.open_to_change("v").await.handle;
+    let (go_on, gate) = std::sync::mpsc::channel();
+    plan.next(Call::Write, Fault::Wait(gate));
+    let body = write_body(handle, &[(0, b"late")]);
+    send(&mut older.lane.0, &older.traffic, Kind::Write, 9, body).await;
+    while plan.left(Call::Write) > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bed.session(&identity, 1).await.err(), Some(CloseCode::Busy));
+    go_on.send(()).unwrap();
+    bed.session(&identity, 1).await.unwrap();
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_without_an_instance_are_on_their_own() {
+    let bed = Bed::start();
+    let identity = Arc::new(Identity::generate());
+    bed.allow(&identity, Access::ReadWrite);
+    let connected = bed.connect(&identity).await;
+    let mut one = Client::new(connected, Arc::clone(&identity), Features::KNOWN).await;
+    let mut two = Client::new(bed.connect(&identity).await, identity, Features::KNOWN).await;
+    one.stat("").await.unwrap();
+    two.stat("").await.unwrap();
+    bed.stop().await;
+}

@@ -1,0 +1,208 @@
+//! Changes of open volumes: write, reshape, resize, copy, flush, set attributes.
+//!
+//! A request has an effect once it is here whole, never before: the payload of a write is received into memory
+//! of a bounded budget, then applied in one go on the blocking pool.
+
+use std::sync::Arc;
+
+use lacuna_transport::attr::Attr;
+use lacuna_transport::id::Handle;
+use lacuna_transport::quic::frames::{self, FrameError};
+use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::WireError;
+use lacuna_transport::wire::frame::Header;
+use lacuna_transport::wire::message::{
+    Copied, CopyRequest, FlushRequest, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest, Subject,
+};
+use lacuna_transport::wire::write::{HEAD_BYTES, WriteRequest};
+use quinn::RecvStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Session;
+use crate::buffers::Buffer;
+use crate::catalog::{Change, OpenNode};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A write that has arrived whole.
+#[derive(Debug)]
+pub(super) struct Received {
+    request: WriteRequest,
+    payload: Buffer,
+    _budget: OwnedSemaphorePermit,
+}
+
+impl Session {
+    /// Receives the body of a write. Its parts are what the header says, or the session is over.
+    pub(super) async fn receive_write(
+        &self,
+        receive: &mut RecvStream,
+        header: &Header,
+    ) -> Result<Received, FrameError> {
+        let traffic = &self.counters.traffic;
+        let body_bytes = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
+        let mut fixed = [0; HEAD_BYTES];
+        let after_fixed = body_bytes.checked_sub(HEAD_BYTES);
+        let after_fixed = after_fixed.ok_or(WireError::Truncated)?;
+        frames::read_exact(receive, traffic, &mut fixed).await?;
+        let ranges_bytes = WriteRequest::ranges_bytes(&fixed)?;
+        let payload_bytes = after_fixed.checked_sub(ranges_bytes);
+        let payload_bytes = payload_bytes.ok_or(WireError::Truncated)?;
+        let mut head = vec![0; HEAD_BYTES + ranges_bytes];
+        head[..HEAD_BYTES].copy_from_slice(&fixed);
+        frames::read_exact(receive, traffic, &mut head[HEAD_BYTES..]).await?;
+        let request = WriteRequest::decode_head(&head)?;
+        match usize::try_from(request.bytes()).unwrap_or(usize::MAX) {
+            said if payload_bytes < said => return Err(WireError::Truncated.into()),
+            said if payload_bytes > said => return Err(WireError::Trailing(payload_bytes - said).into()),
+            _ => {}
+        }
+        let budget = Arc::clone(&self.server.write_budget);
+        let budget = budget.acquire_many_owned(request.bytes()).await;
+        let budget = budget.map_err(|error| FrameError::Lost(error.to_string()))?;
+        let mut payload = self.server.buffers.take(payload_bytes);
+        frames::read_exact(receive, traffic, &mut payload).await?;
+        Ok(Received {
+            request,
+            payload,
+            _budget: budget,
+        })
+    }
+
+    pub(super) async fn write(self: &Arc<Self>, received: Received) -> Result<Attr> {
+        let node = self.node_to_change(received.request.handle)?;
+        self.blocking(move || {
+            let ranges = received.request.ranges();
+            let hull = |first: &ByteRange, last: &ByteRange| ByteRange::new(first.start(), last.end());
+            let all = ranges.first().zip(ranges.last());
+            let all = all.and_then(|(first, last)| hull(first, last));
+            let all = all.unwrap_or(ByteRange::EMPTY);
+            let ((), attr) = node.change(
+                |before| touched(before, all),
+                |volume| {
+                    let mut left: &[u8] = &received.payload;
+                    for range in ranges {
+                        let len = usize::try_from(range.len()).map_or(left.len(), |len| len.min(left.len()));
+                        let (bytes, rest) = left.split_at(len);
+                        volume.write_at(bytes, range.start())?;
+                        left = rest;
+                    }
+                    Ok(())
+                },
+            )?;
+            Ok(attr)
+        })
+        .await
+    }
+
+    pub(super) async fn reshape(self: &Arc<Self>, request: ReshapeRequest) -> Result<Attr> {
+        let node = self.node_to_change(request.handle)?;
+        let range = ByteRange::new(request.start, request.end).unwrap_or(ByteRange::EMPTY);
+        self.blocking(move || {
+            let ((), attr) = node.change(
+                |before| touched(before, range),
+                |volume| match request.how {
+                    Reshape::Punch => volume.punch(range),
+                    Reshape::Zero => volume.zero(range, request.grow),
+                    Reshape::Allocate => volume.allocate(range, request.grow),
+                },
+            )?;
+            Ok(attr)
+        })
+        .await
+    }
+
+    pub(super) async fn resize(self: &Arc<Self>, request: ResizeRequest) -> Result<Attr> {
+        let node = self.node_to_change(request.handle)?;
+        self.blocking(move || {
+            let beyond = |before: &Attr| {
+                let end = before.size.min(request.size);
+                ByteRange::new(end, u64::MAX).unwrap_or(ByteRange::ALL)
+            };
+            let ((), attr) = node.change(beyond, |volume| volume.resize(request.size))?;
+            Ok(attr)
+        })
+        .await
+    }
+
+    pub(super) async fn copy(self: &Arc<Self>, request: CopyRequest) -> Result<Copied> {
+        let target = self.node_to_change(request.target)?;
+        let source = self.node(request.source)?;
+        let from = ByteRange::at_saturating(request.source_offset, request.length);
+        let to = ByteRange::at_saturating(request.target_offset, request.length);
+        if source.is_same(&target) && from.overlaps(to) {
+            let text = format!("cannot copy {from} to {to} of the same volume: they overlap");
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        let backend = Arc::clone(&self.server.backend);
+        self.blocking(move || {
+            let (bytes, attr) = target.change(
+                |before| touched(before, to),
+                |volume| backend.copy(source.volume(), from, volume, to.start()),
+            )?;
+            if bytes > 0 {
+                target.flush(false)?;
+            }
+            Ok(Copied { bytes, attr })
+        })
+        .await
+    }
+
+    /// Changes nothing that can be read: a handle opened for reading will do.
+    pub(super) async fn flush(self: &Arc<Self>, request: FlushRequest) -> Result<Attr> {
+        let node = self.node(request.handle)?;
+        self.blocking(move || {
+            node.flush(request.data_only)?;
+            node.look()
+        })
+        .await
+    }
+
+    /// Of an open volume or of what a path names; as fchmod(2), through a handle opened for reading too.
+    pub(super) async fn set_attr(self: &Arc<Self>, request: SetAttrRequest) -> Result<Attr> {
+        self.may_change()?;
+        let new = request.attr;
+        match request.subject {
+            Subject::Open(handle) => {
+                let node = self.node(handle)?;
+                self.blocking(move || {
+                    let ((), attr) = node.change(|_| ByteRange::EMPTY, |volume| volume.set_attr(&new))?;
+                    Ok(attr)
+                })
+                .await
+            }
+            Subject::Path(path) => {
+                let (server, session) = (Arc::clone(&self.server), self.party.session);
+                self.blocking(move || {
+                    let before = server.backend.stat(&path)?;
+                    let change = server.catalog.change_attr(&before, session);
+                    let attr = server.backend.set_attr(&path, &new);
+                    let ended = change.map(Change::end).transpose();
+                    let attr = attr?;
+                    ended?;
+                    Ok(server.catalog.with_generation(attr, session))
+                })
+                .await
+            }
+        }
+    }
+
+    fn node_to_change(&self, handle: Handle) -> Result<Arc<OpenNode>> {
+        self.may_change()?;
+        let node = self.node(handle)?;
+        if !node.is_for_change() {
+            let text = format!("handle {} was opened for reading", handle.0);
+            return Err(Error::new(ErrorKind::Denied, text));
+        }
+        Ok(node)
+    }
+}
+
+/// What a change of `range` can change: with it, what lies between the end before and its start.
+fn touched(before: &Attr, range: ByteRange) -> ByteRange {
+    let start = range.start().min(before.size);
+    if range.end() > before.size {
+        ByteRange::new(start, range.end()).unwrap_or(range)
+    } else {
+        range
+    }
+}
