@@ -1,5 +1,6 @@
 //! The kernel's side: mounting, the adapter from FUSE requests to the file system, notifications.
 
 pub mod adapter;
+pub mod busy_poll;
 pub mod mount;
 pub mod notify;

@@ -367,6 +367,10 @@ impl<R: Remote> Volume<R> {
         }
         let resized = attr.size != state.attr.size;
         let range = if resized { ByteRange::ALL } else { range };
+        if range.is_empty() && state.kernel_base == Some(state.base) {
+            // Only names or attributes: the pages are still good.
+            state.kernel_base = Some(attr.base);
+        }
         state.base = attr.base;
         if range == ByteRange::ALL {
             state.map = ExtentMap::new(attr.size);

@@ -17,6 +17,7 @@ use crate::control::ControlSocket;
 use crate::error::ErrorKind;
 use crate::file_system::FileSystem;
 use crate::fuse::adapter::Adapter;
+use crate::fuse::busy_poll::BusyPoll;
 use crate::fuse::mount::{self, MountGuard, MountRequest};
 use crate::fuse::notify;
 use crate::location::Location;
@@ -146,7 +147,11 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     let device = mount::mount(&request)?;
     drop(claim);
     let guard = MountGuard::new(&job.mountpoint);
-    let adapter = Adapter::new(Arc::clone(&fs), tokio::runtime::Handle::current());
+    let poll = device.try_clone().and_then(BusyPoll::new);
+    let poll = poll
+        .inspect_err(|error| tracing::warn!(%error, "requests are not polled for"))
+        .ok();
+    let adapter = Adapter::new(Arc::clone(&fs), tokio::runtime::Handle::current(), poll);
     let mut ended = start_fuse(adapter, device, &fs)?;
     let mountpoint = job.mountpoint.clone();
     match tokio::task::spawn_blocking(move || mount::raise_readahead(&mountpoint)).await? {

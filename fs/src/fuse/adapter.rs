@@ -30,6 +30,7 @@ use tokio::runtime::Handle;
 use self::convert::{
     DOT, Place, errno, file_attr, file_type, guarded, name_of, new_time, reply_offset, reply_xattr,
 };
+use super::busy_poll::BusyPoll;
 use crate::extent_map::Sought;
 use crate::file_system::{FileSystem, Listing, OpenId};
 use crate::remote::Remote;
@@ -50,11 +51,26 @@ const SEEK_HOLE: i32 = 4;
 pub struct Adapter<R: Remote> {
     fs: Arc<FileSystem<R>>,
     runtime: Handle,
+    poll: Option<Arc<BusyPoll>>,
 }
 
 impl<R: Remote> Adapter<R> {
-    pub fn new(fs: Arc<FileSystem<R>>, runtime: Handle) -> Self {
-        Self { fs, runtime }
+    /// `poll` is told which requests are answered on the spot.
+    pub fn new(fs: Arc<FileSystem<R>>, runtime: Handle, poll: Option<Arc<BusyPoll>>) -> Self {
+        Self { fs, runtime, poll }
+    }
+
+    /// A request is answered without waiting.
+    fn on_the_spot(&self) {
+        if let Some(poll) = &self.poll {
+            poll.answered();
+        }
+    }
+
+    fn waits(&self) {
+        if let Some(poll) = &self.poll {
+            poll.waits();
+        }
     }
 
     fn seek_later(&self, open: OpenId, from: u64, whence: Whence, reply: ReplyLseek) {
@@ -66,6 +82,7 @@ impl<R: Remote> Adapter<R> {
 
     /// Runs a request that may wait.
     fn spawn<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Arc<FileSystem<R>>) -> F) {
+        self.waits();
         self.runtime.spawn(work(Arc::clone(&self.fs)));
     }
 }
@@ -112,7 +129,10 @@ impl<R: Remote> Filesystem for Adapter<R> {
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _open: Option<FileHandle>, reply: ReplyAttr) {
         guarded("getattr", || match self.fs.attr_now(NodeId(ino.0)) {
-            Some(attr) => reply.attr(&TTL, &file_attr(&attr)),
+            Some(attr) => {
+                self.on_the_spot();
+                reply.attr(&TTL, &file_attr(&attr));
+            }
             None => self.spawn(async move |fs| match fs.attr(NodeId(ino.0)).await {
                 Ok(attr) => reply.attr(&TTL, &file_attr(&attr)),
                 Err(error) => reply.error(errno("getattr", &error)),
@@ -143,7 +163,10 @@ impl<R: Remote> Filesystem for Adapter<R> {
             if !direct {
                 let _runtime = self.runtime.enter();
                 match self.fs.read_now(open, wanted) {
-                    Ok(ReadNow::Ready(gathered)) => return gathered.with_slice(|bytes| reply.data(bytes)),
+                    Ok(ReadNow::Ready(gathered)) => {
+                        self.on_the_spot();
+                        return gathered.with_slice(|bytes| reply.data(bytes));
+                    }
                     Ok(ReadNow::Wait) => {}
                     Err(error) => return reply.error(errno("read", &error)),
                 }
@@ -238,7 +261,10 @@ impl<R: Remote> Filesystem for Adapter<R> {
                 return self.seek_later(open, from, whence, reply);
             }
             match self.fs.seek_now(open, from, whence) {
-                Ok(Sought::At(offset)) => reply_offset(reply, offset),
+                Ok(Sought::At(offset)) => {
+                    self.on_the_spot();
+                    reply_offset(reply, offset);
+                }
                 Ok(Sought::None) => reply.error(Errno::ENXIO),
                 Ok(Sought::Unknown(_)) => self.seek_later(open, from, whence, reply),
                 Err(error) => reply.error(errno("lseek", &error)),

@@ -44,6 +44,7 @@ impl<R: Remote> Adapter<R> {
     ) where
         F: Future<Output = Result<()>> + Send + 'static,
     {
+        self.waits();
         let work = work(Arc::clone(&self.fs));
         self.runtime.spawn(async move {
             match work.await {
