@@ -187,6 +187,7 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
         tracing::warn!("still in use: its users get errors from now on");
     }
     fs.shared().notices.close();
+    fs.shared().close();
     let saved = save(&fs, &job.source, job.options.timeout).await;
     if tokio::time::timeout(GOODBYE, link.close_and_wait())
         .await

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lacuna_transport::id::NodeId;
@@ -70,6 +70,8 @@ pub struct Shared<R: Remote> {
     admitted: Semaphore,
     admitted_pages_max: u32,
     pub(super) keys: AtomicU64,
+    /// No more writes are taken in: what is there is being saved for the last time.
+    closing: AtomicBool,
     /// Kept alive until the server has flushed all of it, whether or not the kernel still knows them.
     unsettled: Mutex<HashMap<NodeId, Arc<Volume<R>>>>,
 }
@@ -92,8 +94,18 @@ impl<R: Remote> Shared<R> {
             deadline: settings.deadline,
             detect_zeroes: settings.detect_zeroes,
             keys: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
             unsettled: Mutex::default(),
         }
+    }
+
+    /// Takes in no more writes: they could not be saved any more.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     /// Waits until a read of `bytes` may pin what it gathers.

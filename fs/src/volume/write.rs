@@ -86,6 +86,9 @@ impl<R: Remote> Volume<R> {
         let too_large = || Error::new(ErrorKind::TooLarge, format!("a write of {len} bytes at {offset}"));
         let range = range.ok_or_else(too_large)?;
         let mut state = self.state.lock();
+        if self.shared.is_closing() {
+            return Err(Error::new(ErrorKind::Disconnected, "the mount has ended"));
+        }
         if let Some(error) = state.back.stuck() {
             return Err(error);
         }
