@@ -17,10 +17,10 @@ pub fn start<R: Remote>(shared: Arc<Shared<R>>, notifier: Notifier) -> std::io::
     std::thread::Builder::new()
         .name("notify".to_owned())
         .spawn(move || {
-            while let Some(id) = shared.notices.take() {
+            while let Some(notice) = shared.notices.take() {
                 // From offset 0 without a length: all pages, and the attributes.
-                if let Err(error) = notifier.inval_inode(INodeNo(id.0), 0, 0) {
-                    tracing::debug!(node = id.0, %error, "the kernel did not take a notification");
+                if let Err(error) = notifier.inval_inode(INodeNo(notice.id.0), 0, 0) {
+                    tracing::debug!(node = notice.id.0, %error, "the kernel did not take a notification");
                 }
             }
         })

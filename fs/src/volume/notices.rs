@@ -37,6 +37,20 @@ pub struct Notices {
     delivered: watch::Sender<()>,
 }
 
+/// A notice on its way to the kernel; dropping it says that it has arrived.
+#[derive(Debug)]
+pub struct Taken<'a> {
+    notices: &'a Notices,
+    pub id: NodeId,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.notices.queue.lock().taken = None;
+        self.notices.delivered.send_replace(());
+    }
+}
+
 impl Notices {
     pub fn post(&self, id: NodeId) {
         self.queue.lock().posted.insert(id);
@@ -49,7 +63,7 @@ impl Notices {
     }
 
     /// Waits for the next one; `None` once closed.
-    pub fn take(&self) -> Option<NodeId> {
+    pub fn take(&self) -> Option<Taken<'_>> {
         let mut queue = self.queue.lock();
         loop {
             if !queue.attached {
@@ -57,19 +71,10 @@ impl Notices {
             }
             if let Some(id) = queue.posted.pop_first() {
                 queue.taken = Some(id);
-                return Some(id);
+                return Some(Taken { notices: self, id });
             }
             self.arrived.wait(&mut queue);
         }
-    }
-
-    /// The one that was taken has reached the kernel.
-    pub fn done(&self, id: NodeId) {
-        let mut queue = self.queue.lock();
-        debug_assert_eq!(queue.taken, Some(id));
-        queue.taken = None;
-        drop(queue);
-        self.delivered.send_replace(());
     }
 
     pub fn is_attached(&self) -> bool {
@@ -116,5 +121,41 @@ impl Notices {
         self.queue.lock().attached = false;
         self.arrived.notify_all();
         self.delivered.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_seek_goes_on_when_the_kernel_has_been_told() {
+        let notices = Arc::new(Notices::default());
+        notices
+            .launder(NodeId(5))
+            .await
+            .expect("without a mount nobody is told");
+        notices.attach();
+        let teller = std::thread::spawn({
+            let notices = Arc::clone(&notices);
+            move || {
+                let mut told = Vec::new();
+                while let Some(taken) = notices.take() {
+                    told.push(taken.id);
+                }
+                told
+            }
+        });
+        let begun = std::time::Instant::now();
+        notices.launder(NodeId(5)).await.unwrap();
+        notices.delivered(NodeId(5)).await;
+        assert!(
+            begun.elapsed() < DELIVERY_TIMEOUT,
+            "nobody said that it had arrived"
+        );
+        notices.close();
+        assert_eq!(teller.join().unwrap(), [NodeId(5)]);
     }
 }
