@@ -57,6 +57,9 @@ pub trait Remote: Send + Sync + 'static {
     /// Dropping it closes it; the server is told in the background.
     type Volume: Send + Sync + 'static;
 
+    /// From now on the volume is opened again by what `path` says then.
+    fn follow_path(volume: &mut Self::Volume, path: &SharedPath);
+
     fn stat(&self, path: &NodePath) -> impl Future<Output = Result<Attr>> + Send;
 
     /// All names of a folder, in byte order.

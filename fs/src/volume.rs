@@ -255,7 +255,10 @@ impl<R: Remote> Volume<R> {
         let path = self.path();
         let enough = |bound: &Bound<R>| bound.access == access || bound.access == Access::ReadWrite;
         let bound = self.bound.lock().as_ref().is_some_and(enough);
-        let attr = if bound {
+        let attr = if bound && self.attr().links == 0 {
+            // Opened again without a name, through /proc.
+            self.shared.remote.stat_open(&*self.bound()?).await?
+        } else if bound {
             self.shared.remote.stat(&path).await?
         } else {
             let (volume, attr) = self.shared.remote.open(&self.path, self.id, access).await?;
@@ -274,8 +277,9 @@ impl<R: Remote> Volume<R> {
     }
 
     /// The volume was made and opened by one request.
-    pub fn created(self: &Arc<Self>, volume: R::Volume, attr: Attr) -> OpenOutcome {
+    pub fn created(self: &Arc<Self>, mut volume: R::Volume, attr: Attr) -> OpenOutcome {
         let _under_way = Opening::begin(self);
+        R::follow_path(&mut volume, &self.path);
         self.bind(volume, Access::ReadWrite);
         self.opened(attr, Access::ReadWrite)
     }

@@ -349,6 +349,8 @@ fn folder_id(path: &NodePath) -> u64 {
 impl Remote for MemoryRemote {
     type Volume = MemoryVolume;
 
+    fn follow_path(_: &mut MemoryVolume, _: &SharedPath) {}
+
     async fn stat(&self, path: &NodePath) -> Result<Attr> {
         if path.is_root() {
             return Ok(folder_attr(1));

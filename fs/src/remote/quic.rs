@@ -202,6 +202,10 @@ async fn open(
 impl Remote for QuicRemote {
     type Volume = QuicVolume;
 
+    fn follow_path(volume: &mut QuicVolume, path: &SharedPath) {
+        volume.path = path.clone();
+    }
+
     async fn stat(&self, path: &NodePath) -> Result<Attr> {
         let body = message::encode(&PathRequest { path: path.clone() });
         retrying!(self, format!("stat {path}"), |session| session

@@ -168,7 +168,7 @@ async fn an_event_drops_what_was_known_and_posts_a_notice() {
         range: ByteRange::ALL,
     });
     assert_eq!(fs.seek(open, 4096, Whence::Data).await.unwrap(), 8192);
-    assert_eq!(fs.shared().notices.take(), Some(attr.id));
+    assert_eq!(fs.shared().notices.take().map(|taken| taken.id), Some(attr.id));
 }
 
 #[tokio::test]
