@@ -1,13 +1,20 @@
 //! The program `lacuna`, one module for each command. Thin: arguments in, calls, output.
 
 pub mod browse;
+mod change;
 pub mod connect;
+pub mod create;
 pub mod daemon;
 pub mod key;
 pub mod mount;
 pub mod mount_helper;
+mod progress;
+pub mod resize;
+pub mod rm;
+mod save;
 pub mod status;
 pub mod umount;
+pub mod wipe;
 
 use std::path::PathBuf;
 
@@ -45,7 +52,7 @@ pub enum Command {
     Trust(key::TrustArgs),
     /// Mount a server's volumes
     Mount(mount::MountArgs),
-    /// Unmount, and wait until the mount has ended
+    /// Have everything saved, unmount, and wait until the mount has ended
     Umount(umount::UmountArgs),
     /// List a folder of a server
     Ls(browse::LsArgs),
@@ -53,6 +60,16 @@ pub enum Command {
     Stat(browse::StatArgs),
     /// Show the extents of a volume
     Map(browse::MapArgs),
+    /// Make a new volume, all hole
+    Create(create::CreateArgs),
+    /// Grow a volume with a hole, or cut it
+    Resize(resize::ResizeArgs),
+    /// Remove a volume or an empty folder
+    Rm(rm::RmArgs),
+    /// Make a hole in a volume; its size stays
+    Punch(wipe::PunchArgs),
+    /// Make a volume, or a range of it, all hole or zeros; its size stays
+    Wipe(wipe::WipeArgs),
     /// Show the counters and state of live mounts
     Status(status::StatusArgs),
 }
@@ -67,6 +84,11 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ls(args) => browse::ls(&cli.global, &args),
         Command::Stat(args) => browse::stat(&cli.global, &args),
         Command::Map(args) => browse::map(&cli.global, &args),
+        Command::Create(args) => create::create(&cli.global, &args),
+        Command::Resize(args) => resize::resize(&cli.global, &args),
+        Command::Rm(args) => rm::rm(&cli.global, &args),
+        Command::Punch(args) => wipe::punch(&cli.global, &args),
+        Command::Wipe(args) => wipe::wipe(&cli.global, &args),
         Command::Status(args) => status::status(&cli.global, &args),
     }
 }

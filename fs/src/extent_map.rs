@@ -111,7 +111,12 @@ impl ExtentMap {
     pub fn mark_hole(&mut self, range: ByteRange) {
         let range = range.intersect(ByteRange::up_to(self.size));
         let start = range.start().checked_next_multiple_of(BLOCK_BYTES);
-        let end = range.end() / BLOCK_BYTES * BLOCK_BYTES;
+        // The last block of the volume is whole if all there is of it was punched.
+        let end = if range.end() == self.size {
+            range.end()
+        } else {
+            range.end() / BLOCK_BYTES * BLOCK_BYTES
+        };
         let whole = start.and_then(|start| ByteRange::new(start, end));
         if let Some(whole) = whole {
             self.set(whole, ExtentKind::Hole);

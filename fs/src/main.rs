@@ -1,16 +1,24 @@
 //! The program `lacuna`.
 
 use std::io::IsTerminal;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 
 use clap::Parser;
 use lacuna::command::mount::DAEMON_ENV;
-use lacuna::command::{Cli, EXIT_FAILURE, mount_helper, run};
+use lacuna::command::mount_helper::Call;
+use lacuna::command::{Cli, EXIT_FAILURE, mount_helper, run, umount};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let Some(arguments) = mount_helper::arguments(std::env::args_os().collect()) else {
-        return ExitCode::SUCCESS;
+    let arguments = match mount_helper::call(std::env::args_os().collect(), umount::is_ours) {
+        Call::Lacuna(arguments) => arguments,
+        Call::Umount(arguments) => {
+            let error = Command::new("umount").args(arguments).exec();
+            eprintln!("lacuna: cannot run umount: {error}");
+            return ExitCode::from(EXIT_FAILURE);
+        }
+        Call::Nothing => return ExitCode::SUCCESS,
     };
     let cli = Cli::parse_from(arguments);
     let level = match cli.global.verbose {
@@ -27,12 +35,12 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // A daemon's parent reads its standard output, and prints it for the user.
             let text = one_line(&error);
+            // To the user, or the log of a daemon.
+            eprintln!("lacuna: {text}");
+            // A daemon's parent reads its standard output until it is ready, and prints it for the user.
             if std::env::var_os(DAEMON_ENV).is_some() {
                 println!("{text}");
-            } else {
-                eprintln!("lacuna: {text}");
             }
             ExitCode::from(EXIT_FAILURE)
         }

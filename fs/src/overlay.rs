@@ -136,6 +136,11 @@ impl Overlay {
         !self.dirty.is_empty()
     }
 
+    /// True if something that was changed up to `change` waits to be sent.
+    pub fn has_dirty_from(&self, change: u64) -> bool {
+        self.dirty.iter().any(|start| self.patches[start].born <= change)
+    }
+
     /// Numbers the changes so far: see [`Self::is_unsent`].
     pub fn changes(&self) -> u64 {
         self.changes

@@ -17,6 +17,12 @@ pub struct MountStatus {
     /// HOST:PORT/FOLDER.
     pub source: String,
     pub pid: u32,
+    /// Tells mounts at one place apart: `MAJOR:MINOR`, as in /proc/self/mountinfo.
+    #[serde(default)]
+    pub device: String,
+    /// False once nobody can use it any more, and what is left is being saved.
+    #[serde(default)]
+    pub serving: bool,
     /// HOST:PORT.
     pub server: String,
     pub connected: bool,
@@ -34,7 +40,14 @@ pub struct MountStatus {
     pub cache_bytes_read: u64,
     pub fetched_bytes: u64,
     pub written_bytes: u64,
+    /// Written, and not flushed at the server.
     pub dirty_bytes: u64,
+    /// Payload that the server took; more than was written where it had to be sent again.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// Acknowledged, and gone: the volume does not exist any more.
+    #[serde(default)]
+    pub lost_bytes: u64,
     /// Cached, being fetched or being read, in whole pages of 4 KiB.
     pub cache_bytes: u64,
     pub cache_bytes_max: u64,
@@ -47,10 +60,11 @@ pub struct MountStatus {
 pub struct MountName {
     pub mountpoint: String,
     pub source: String,
+    pub device: String,
 }
 
 impl MountStatus {
-    pub fn of(name: &MountName, link: &Link, shared: &Arc<Shared<QuicRemote>>) -> Self {
+    pub fn of(name: &MountName, serving: bool, link: &Link, shared: &Arc<Shared<QuicRemote>>) -> Self {
         let state = link.state();
         let (down_secs, last_error) = match &state {
             LinkState::Down(since, why) => (
@@ -69,6 +83,8 @@ impl MountStatus {
             mountpoint: name.mountpoint.clone(),
             source: name.source.clone(),
             pid: std::process::id(),
+            device: name.device.clone(),
+            serving,
             server: link.target().name.clone(),
             connected: matches!(state, LinkState::Connected(_)),
             down_secs,
@@ -81,6 +97,8 @@ impl MountStatus {
             fetched_bytes: shared.counters.fetched_bytes.value(),
             written_bytes: shared.counters.written_bytes.value(),
             dirty_bytes: shared.dirty_bytes(),
+            sent_bytes: shared.counters.sent_bytes.value(),
+            lost_bytes: shared.counters.lost_bytes.value(),
             cache_bytes: shared.cache.bytes(),
             cache_bytes_max: shared.cache.bytes_max(),
             rtt_us,

@@ -129,10 +129,14 @@ enum Told {
 impl State {
     /// Takes over attributes that are newer, but for what this client has changed and not sent.
     fn adopt(&mut self, attr: Attr) {
-        let overlay = &self.back.overlay;
         let mut next = attr;
+        self.back.has_grown_to(attr.size);
+        let overlay = &self.back.overlay;
+        if let Some(size) = self.back.grown_to() {
+            next.size = attr.size.max(size);
+        }
         if overlay.has_unsent() {
-            next.size = attr.size.max(overlay.unsent_end());
+            next.size = next.size.max(overlay.unsent_end());
             next.allocated_bytes = attr.allocated_bytes.max(self.attr.allocated_bytes);
             next.modified = attr.modified.max(self.attr.modified);
             next.changed = attr.changed.max(self.attr.changed);
@@ -211,7 +215,8 @@ impl<R: Remote> Volume<R> {
     /// server does not know.
     pub fn attr_if_followed(&self) -> Option<Attr> {
         let state = self.state.lock();
-        (state.back.overlay.has_unsent() || (state.opens > 0 && state.followed)).then_some(state.attr)
+        let ahead = state.back.overlay.has_unsent() || state.back.grown_to().is_some();
+        (ahead || (state.opens > 0 && state.followed)).then_some(state.attr)
     }
 
     pub fn is_open(&self) -> bool {

@@ -5,18 +5,16 @@ use std::io::{self, Write};
 use clap::Args;
 use lacuna_transport::attr::{Attr, NodeKind};
 use lacuna_transport::extent::Extent;
-use lacuna_transport::path::NodePath;
 use lacuna_transport::range::ByteRange;
 use serde::Serialize;
 
 use super::Global;
-use super::connect::{block_on, connect, with_deadline};
+use super::connect::ask;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::mount_options::TIMEOUT_DEFAULT;
 use crate::remote::quic::QuicRemote;
 use crate::remote::{Access, Remote, SharedPath};
-use crate::state::StateDir;
 
 #[derive(Debug, Args)]
 pub struct LsArgs {
@@ -65,17 +63,23 @@ struct ShownExtent {
 }
 
 pub fn ls(global: &Global, args: &LsArgs) -> anyhow::Result<()> {
-    let nodes = ask(global, &args.location, async |remote, path| {
-        match remote.list(path).await {
-            Err(error) if error.kind() == ErrorKind::NotFolder => {
-                Ok(vec![shown(&path.to_string(), &remote.stat(path).await?)])
+    let nodes = ask(
+        global,
+        &args.location,
+        TIMEOUT_DEFAULT,
+        async |remote, location| {
+            let path = &location.path;
+            match remote.list(path).await {
+                Err(error) if error.kind() == ErrorKind::NotFolder => {
+                    Ok(vec![shown(&path.to_string(), &remote.stat(path).await?)])
+                }
+                other => Ok(other?
+                    .iter()
+                    .map(|(name, attr)| shown(&name.to_string(), attr))
+                    .collect()),
             }
-            other => Ok(other?
-                .iter()
-                .map(|(name, attr)| shown(&name.to_string(), attr))
-                .collect()),
-        }
-    })?;
+        },
+    )?;
     print(args.json, &nodes, |out| {
         for node in &nodes {
             let slash = if node.kind == "folder" { "/" } else { "" };
@@ -92,9 +96,15 @@ pub fn ls(global: &Global, args: &LsArgs) -> anyhow::Result<()> {
 }
 
 pub fn stat(global: &Global, args: &StatArgs) -> anyhow::Result<()> {
-    let node = ask(global, &args.location, async |remote, path| {
-        Ok(shown(&path.to_string(), &remote.stat(path).await?))
-    })?;
+    let node = ask(
+        global,
+        &args.location,
+        TIMEOUT_DEFAULT,
+        async |remote, location| {
+            let path = &location.path;
+            Ok(shown(&path.to_string(), &remote.stat(path).await?))
+        },
+    )?;
     print(args.json, &node, |out| {
         writeln!(out, "name:       {}", printable(&node.name))?;
         writeln!(out, "kind:       {}", node.kind)?;
@@ -108,7 +118,7 @@ pub fn stat(global: &Global, args: &StatArgs) -> anyhow::Result<()> {
 }
 
 pub fn map(global: &Global, args: &MapArgs) -> anyhow::Result<()> {
-    let extents = ask(global, &args.location, extents_of)?;
+    let extents = ask(global, &args.location, TIMEOUT_DEFAULT, extents_of)?;
     let shown: Vec<_> = extents
         .iter()
         .map(|extent| ShownExtent {
@@ -126,7 +136,8 @@ pub fn map(global: &Global, args: &MapArgs) -> anyhow::Result<()> {
     })
 }
 
-async fn extents_of(remote: &QuicRemote, path: &NodePath) -> Result<Vec<Extent>> {
+async fn extents_of(remote: &QuicRemote, location: &Location) -> Result<Vec<Extent>> {
+    let path = &location.path;
     let attr = remote.stat(path).await?;
     if attr.kind != NodeKind::Volume {
         return Err(Error::new(
@@ -165,23 +176,6 @@ async fn extents_of(remote: &QuicRemote, path: &NodePath) -> Result<Vec<Extent>>
     Ok(extents)
 }
 
-fn ask<T>(
-    global: &Global,
-    location: &str,
-    request: impl AsyncFnOnce(&QuicRemote, &NodePath) -> Result<T>,
-) -> anyhow::Result<T> {
-    let location = Location::parse(location).map_err(anyhow::Error::msg)?;
-    let state = StateDir::find(global.state.clone())?;
-    block_on(async {
-        let (link, _events) = connect(&state, &location).await?;
-        let remote = QuicRemote::new(link);
-        let result =
-            with_deadline(tokio::time::timeout(TIMEOUT_DEFAULT, request(&remote, &location.path)).await);
-        remote.link().close_and_wait().await;
-        Ok(result?)
-    })
-}
-
 fn shown(name: &str, attr: &Attr) -> Shown {
     Shown {
         name: name.to_owned(),
@@ -200,7 +194,7 @@ fn shown(name: &str, attr: &Attr) -> Shown {
 }
 
 /// A name of a server must not steer the terminal.
-fn printable(name: &str) -> String {
+pub(super) fn printable(name: &str) -> String {
     name.chars()
         .map(|letter| if letter.is_control() { '?' } else { letter })
         .collect()

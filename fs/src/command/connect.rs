@@ -11,9 +11,11 @@ use lacuna_transport::quic::endpoint;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
+use super::Global;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::remote::link::{Event, Link};
+use crate::remote::quic::QuicRemote;
 use crate::remote::session::Target;
 use crate::state::StateDir;
 
@@ -84,6 +86,24 @@ async fn refusal(name: &str, address: SocketAddr) -> Error {
         }
         _ => std::future::pending().await,
     }
+}
+
+/// Connects to the server of a location, makes a request, and says goodbye.
+pub(super) fn ask<T>(
+    global: &Global,
+    location: &str,
+    deadline: Duration,
+    request: impl AsyncFnOnce(&QuicRemote, &Location) -> Result<T>,
+) -> anyhow::Result<T> {
+    let location = Location::parse(location).map_err(anyhow::Error::msg)?;
+    let state = StateDir::find(global.state.clone())?;
+    block_on(async {
+        let (link, _events) = connect(&state, &location).await?;
+        let remote = QuicRemote::new(link);
+        let result = with_deadline(tokio::time::timeout(deadline, request(&remote, &location)).await);
+        remote.link().close_and_wait().await;
+        Ok(result?)
+    })
 }
 
 /// Runs `work` on a runtime of one thread, for short commands.

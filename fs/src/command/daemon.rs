@@ -3,17 +3,21 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use lacuna_transport::attr::NodeKind;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::connect::{connect, with_deadline};
 use super::mount::{DAEMON_ENV, READY};
-use crate::control::ControlSocket;
+use super::save;
+use crate::control::{Answers, ControlSocket};
 use crate::error::ErrorKind;
 use crate::file_system::FileSystem;
 use crate::fuse::adapter::Adapter;
@@ -163,19 +167,30 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     let name = MountName {
         mountpoint: job.mountpoint.to_string_lossy().into_owned(),
         source: job.location.to_string(),
+        device: mount::mount_at(&job.mountpoint)?
+            .map(|entry| entry.device)
+            .unwrap_or_default(),
     };
-    let status = status_of(name, Arc::clone(&link), Arc::clone(&fs));
+    let serving = Arc::new(AtomicBool::new(true));
+    let outcome = Arc::new(watch::Sender::new(None));
+    let answers = Answers {
+        status: status_of(name, Arc::clone(&serving), Arc::clone(&link), Arc::clone(&fs)),
+        flush: flush_of(Arc::clone(&fs), &job),
+        outcome: Arc::clone(&outcome),
+    };
+    // These go on until everything is saved, not only for as long as it is mounted.
+    let mut background = JoinSet::new();
+    background.spawn(async move { control.serve(answers).await });
+    background.spawn(follow(Arc::clone(&fs), events));
+    background.spawn(tend(Arc::clone(&fs)));
     say_ready(daemon)?;
 
-    let mut serving = true;
+    let mut in_use = true;
     let result = tokio::select! {
         result = &mut ended => {
-            serving = false;
+            in_use = false;
             result.context("the FUSE thread died").flatten()
         }
-        () = control.serve(status) => Ok(()),
-        () = follow(&fs, events) => Ok(()),
-        () = tend(&fs) => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         _ = hangup.recv() => Ok(()),
@@ -183,60 +198,34 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
     // Both may wait for our answers, which other threads give.
     tokio::task::spawn_blocking(move || drop(guard)).await?;
-    if serving && tokio::time::timeout(LINGER, &mut ended).await.is_err() {
+    if in_use && tokio::time::timeout(LINGER, &mut ended).await.is_err() {
         tracing::warn!("still in use: its users get errors from now on");
     }
+    serving.store(false, Ordering::Relaxed);
     fs.shared().notices.close();
     fs.shared().close();
-    let saved = save(&fs, &job.source, job.options.timeout).await;
+    let saved = save::at_the_end(&fs, &job.source, job.options.timeout).await;
     if tokio::time::timeout(GOODBYE, link.close_and_wait())
         .await
         .is_err()
     {
         tracing::debug!("the server did not take our goodbye");
     }
-    drop(control);
-    result.and(saved)
+    outcome.send_replace(Some(save::word(&saved)));
+    if tokio::time::timeout(GOODBYE, outcome.closed()).await.is_err() {
+        tracing::debug!("somebody who waits for our end does not listen");
+    }
+    // Takes the control socket along.
+    background.shutdown().await;
+    saved.and(result)
 }
 
 /// Has what was written long ago flushed, now and then.
-async fn tend(fs: &Arc<FileSystem<QuicRemote>>) {
+async fn tend(fs: Arc<FileSystem<QuicRemote>>) {
     loop {
         tokio::time::sleep(TEND_PAUSE).await;
         fs.shared().tend();
     }
-}
-
-/// Has everything flushed at the server. The error names what could not be saved.
-async fn save(fs: &FileSystem<QuicRemote>, source: &str, deadline: Option<Duration>) -> anyhow::Result<()> {
-    let shared = fs.shared();
-    // As long as something goes on, it goes on.
-    let progress = || shared.counters.sent_bytes.value();
-    let all = async { Ok(fs.flush_all().await) };
-    let limited = async {
-        match deadline {
-            Some(_) => shared.while_it_goes_on("unmount", progress, all).await,
-            None => all.await,
-        }
-    };
-    let errors = match limited.await {
-        Ok(errors) => errors,
-        Err(error) => vec![error],
-    };
-    for error in &errors {
-        tracing::error!(%error, "could not be saved");
-    }
-    let (left, lost) = (shared.dirty_bytes(), shared.counters.lost_bytes.value());
-    if errors.is_empty() && lost == 0 {
-        return Ok(());
-    }
-    let why = errors
-        .first()
-        .map_or_else(String::new, |error| format!(": {error}"));
-    bail!(
-        "{source}: {} bytes that were written are not known to be saved at the server{why}",
-        left + lost
-    )
 }
 
 /// Holds the mountpoint against other mounts of this state folder until dropped.
@@ -283,17 +272,29 @@ fn start_fuse(
 
 fn status_of(
     name: MountName,
+    serving: Arc<AtomicBool>,
     link: Arc<Link>,
     fs: Arc<FileSystem<QuicRemote>>,
-) -> impl Fn() -> String + Clone + Send + 'static {
-    move || {
-        let status = MountStatus::of(&name, &link, fs.shared());
-        serde_json::to_string(&status).unwrap_or_default() + "\n"
-    }
+) -> Box<dyn Fn() -> String + Send + Sync> {
+    Box::new(move || {
+        let status = MountStatus::of(&name, serving.load(Ordering::Relaxed), &link, fs.shared());
+        serde_json::to_string(&status).unwrap_or_default()
+    })
+}
+
+fn flush_of(
+    fs: Arc<FileSystem<QuicRemote>>,
+    job: &Job,
+) -> Box<dyn Fn() -> Pin<Box<dyn Future<Output = String> + Send>> + Send + Sync> {
+    let (source, timeout) = (job.source.clone(), job.options.timeout);
+    Box::new(move || {
+        let (fs, source) = (Arc::clone(&fs), source.clone());
+        Box::pin(async move { save::word(&save::now(&fs, &source, timeout).await) })
+    })
 }
 
 /// Takes in what the server tells. Ends with the link.
-async fn follow(fs: &Arc<FileSystem<QuicRemote>>, mut events: mpsc::Receiver<Event>) {
+async fn follow(fs: Arc<FileSystem<QuicRemote>>, mut events: mpsc::Receiver<Event>) {
     while let Some(event) = events.recv().await {
         match event {
             Event::Changed(change) => fs.changed(&change),
@@ -309,7 +310,6 @@ async fn follow(fs: &Arc<FileSystem<QuicRemote>>, mut events: mpsc::Receiver<Eve
             }
         }
     }
-    std::future::pending::<()>().await;
 }
 
 /// Opens a volume in the new session and takes in what changed meanwhile; tries until it works, the

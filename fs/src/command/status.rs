@@ -1,7 +1,8 @@
 //! `lacuna status`.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -13,6 +14,9 @@ use crate::fuse::mount;
 use crate::size::human;
 use crate::state::StateDir;
 use crate::status::MountStatus;
+
+/// How long a mount may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -29,6 +33,10 @@ pub fn status(global: &Global, args: &StatusArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.mountpoint {
         let wanted = mount::resolve(path).with_context(|| format!("cannot use {}", path.display()))?;
         found.retain(|(_, status)| Path::new(&status.mountpoint) == wanted);
+        // One that is on its way out does not hide the one that took its place.
+        if found.iter().any(|(_, status)| status.serving) {
+            found.retain(|(_, status)| status.serving);
+        }
         if found.is_empty() {
             anyhow::bail!(
                 "no live mount at {}: `lacuna status` lists them all",
@@ -46,7 +54,12 @@ pub fn status(global: &Global, args: &StatusArgs) -> anyhow::Result<()> {
                 (Some(secs), Some(error)) => format!("disconnected for {secs} s ({error})"),
                 _ => format!("connected, {} µs", mount.rtt_us),
             };
-            writeln!(out, "{} on {}", mount.source, mount.mountpoint)?;
+            let ending = if mount.serving {
+                ""
+            } else {
+                " (unmounted, still saving)"
+            };
+            writeln!(out, "{} on {}{ending}", mount.source, mount.mountpoint)?;
             writeln!(
                 out,
                 "  server      {}: {state}, {} reconnects",
@@ -64,6 +77,19 @@ pub fn status(global: &Global, args: &StatusArgs) -> anyhow::Result<()> {
                 "  read        {holes} of holes, {cached} cached, {} fetched",
                 human(mount.fetched_bytes)
             )?;
+            let (written, dirty) = (human(mount.written_bytes), human(mount.dirty_bytes));
+            let sent = human(mount.sent_bytes);
+            writeln!(
+                out,
+                "  written     {written}, {sent} sent, {dirty} not flushed yet"
+            )?;
+            if mount.lost_bytes > 0 {
+                writeln!(
+                    out,
+                    "  lost        {}: the volumes are gone",
+                    human(mount.lost_bytes)
+                )?;
+            }
             let (used, max) = (human(mount.cache_bytes), human(mount.cache_bytes_max));
             writeln!(out, "  cache       {used} of {max}")?;
         }
@@ -75,17 +101,28 @@ pub fn status(global: &Global, args: &StatusArgs) -> anyhow::Result<()> {
 pub(super) fn live_mounts(state: &StateDir) -> anyhow::Result<Vec<(PathBuf, MountStatus)>> {
     let mut mounts = Vec::new();
     for socket in control::sockets(&state.path().join("mounts"))? {
-        let Some(mut stream) = control::ask(&socket, "status")? else {
-            continue;
-        };
-        let mut text = String::new();
-        let asked = stream.read_to_string(&mut text).map_err(anyhow::Error::from);
-        let parsed = asked.and_then(|_| Ok(serde_json::from_str(&text)?));
-        match parsed {
-            Ok(status) => mounts.push((socket, status)),
+        match ask(&socket, ANSWER_TIMEOUT) {
+            Ok(Some(status)) => mounts.push((socket, status)),
+            Ok(None) => {}
             // One that is ending just now, or stopped: the others still count.
             Err(error) => tracing::warn!(socket = %socket.display(), %error, "a mount does not answer"),
         }
     }
     Ok(mounts)
+}
+
+/// Asks one mount; `None` if it has ended.
+pub(super) fn ask(socket: &Path, timeout: Duration) -> anyhow::Result<Option<MountStatus>> {
+    let Some(mut stream) = control::ask(socket, "status")? else {
+        return Ok(None);
+    };
+    stream.set_read_timeout(Some(timeout))?;
+    let mut text = String::new();
+    match stream.read_to_string(&mut text) {
+        // It ended just now, before it read our word or after.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+        Ok(0) => return Ok(None),
+        other => other?,
+    };
+    Ok(Some(serde_json::from_str(&text)?))
 }

@@ -69,7 +69,7 @@ impl<R: Remote> FileSystem<R> {
     pub async fn drain(&self, open: OpenId) -> Result<()> {
         let open = self.open_volume(open)?;
         let result = if open.access == Access::ReadWrite {
-            open.volume.drain(ByteRange::ALL).await
+            open.volume.drain_all().await
         } else {
             Ok(())
         };

@@ -6,7 +6,7 @@
 //! are answered on the spot, the reader asks the kernel again at once instead of sleeping.
 //!
 //! fuser reads in a loop that takes EAGAIN for "again", so polling is switched by O_NONBLOCK on the device.
-//! It ends within [`LOOK_PAUSE`] of the last request, or as soon as requests have to wait for the server:
+//! It ends within `LOOK_PAUSE` of the last request, or as soon as requests have to wait for the server:
 //! then the core is needed elsewhere.
 
 use std::os::fd::OwnedFd;

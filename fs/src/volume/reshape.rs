@@ -115,6 +115,11 @@ impl<R: Remote> Volume<R> {
             ));
         }
         let _alone = self.gate.write().await;
+        self.resize_alone(size).await
+    }
+
+    /// The caller holds the gate.
+    async fn resize_alone(self: &Arc<Self>, size: u64) -> Result<()> {
         self.keep();
         let shared = Arc::clone(&self.shared);
         let attr: Attr = carried!(self, ByteRange::ALL, |boot, bound| shared
@@ -130,6 +135,15 @@ impl<R: Remote> Volume<R> {
         self.overtake(&mut state, beyond);
         self.answered_with(&mut state, attr);
         Ok(())
+    }
+
+    /// Tells the server of a size that only a hole made, unless it has changed again meanwhile.
+    pub(super) async fn grow(self: &Arc<Self>, size: u64) -> Result<()> {
+        let _alone = self.gate.write().await;
+        if self.state.lock().back.grown_to() != Some(size) {
+            return Ok(());
+        }
+        self.resize_alone(size).await
     }
 
     /// Copies `range` of `source` to `offset` of this volume, at the server and durably. Returns how many

@@ -45,6 +45,27 @@ impl State {
         let now = now();
         (self.attr.modified, self.attr.changed) = (now, now);
     }
+
+    /// Takes in zeros or a hole. A hole beyond the end is nothing to send but the new size.
+    fn void(&mut self, range: ByteRange, content: &Content) {
+        let hole = matches!(content, Content::Hole);
+        let inside = if hole {
+            range.split_at(self.attr.size).0
+        } else {
+            range
+        };
+        if hole && range.end() > self.attr.size {
+            self.back.grow_to(range.end());
+        }
+        let covered = |(_, found): &(ByteRange, Option<Content>)| matches!(found, None | Some(Content::Hole));
+        let already = hole
+            && self.map.hole_bytes(inside) == inside.len()
+            && self.back.overlay.pieces(inside).iter().all(covered);
+        if !already {
+            self.back.overlay.void(inside, content.clone());
+        }
+        self.note_write(range, Some(content));
+    }
 }
 
 impl<R: Remote> Volume<R> {
@@ -95,8 +116,7 @@ impl<R: Remote> Volume<R> {
         if state.back.overlay.patch_count() > PATCHES_MAX {
             return Ok(WriteNow::Wait);
         }
-        let size = state.attr.size;
-        for run in runs_of(self.shared.detect_zeroes, size, offset, bytes) {
+        for run in runs_of(self.shared.detect_zeroes, offset, bytes) {
             match run {
                 Run::Data(range, bytes) => {
                     let room = state.back.overlay.room_needed(range.start(), range.len());
@@ -112,23 +132,13 @@ impl<R: Remote> Volume<R> {
                     state.back.overlay.write(range.start(), bytes, room, share);
                     state.note_write(range, None);
                 }
-                Run::Zeros(range, content) => {
-                    let already = matches!(content, Content::Hole)
-                        && state.map.hole_bytes(range) == range.len()
-                        && state
-                            .back
-                            .overlay
-                            .pieces(range)
-                            .iter()
-                            .all(|(_, found)| matches!(found, None | Some(Content::Hole)));
-                    if !already {
-                        state.back.overlay.void(range, content.clone());
-                        state.note_write(range, Some(&content));
-                    }
-                }
+                Run::Zeros(range, content) => state.void(range, &content),
             }
         }
         self.shared.counters.written_bytes.add(range.len());
+        if state.back.grown_to().is_some() {
+            self.keep();
+        }
         self.wake_writer(&mut state);
         Ok(WriteNow::Done)
     }
@@ -146,9 +156,8 @@ enum Run<'a> {
     Zeros(ByteRange, Content),
 }
 
-/// Splits a write into data and whole blocks of zeros. The last block of one that makes the volume larger
-/// stays data: a hole does not make it larger.
-fn runs_of(detect: DetectZeroes, size: u64, offset: u64, bytes: &[u8]) -> Vec<Run<'_>> {
+/// Splits a write into data and whole blocks of zeros.
+fn runs_of(detect: DetectZeroes, offset: u64, bytes: &[u8]) -> Vec<Run<'_>> {
     let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let whole = ByteRange::at_saturating(offset, len);
     let content = match detect {
@@ -164,8 +173,7 @@ fn runs_of(detect: DetectZeroes, size: u64, offset: u64, bytes: &[u8]) -> Vec<Ru
     let mut rest = whole;
     while !rest.is_empty() {
         let (part, tail) = rest.split_at((rest.start() / PAGE_BYTES + 1).saturating_mul(PAGE_BYTES));
-        let grows = part.end() > size && tail.is_empty();
-        let zeros = part.len() == PAGE_BYTES && !grows && slice(part).iter().all(|byte| *byte == 0);
+        let zeros = part.len() == PAGE_BYTES && slice(part).iter().all(|byte| *byte == 0);
         rest = tail;
         match runs.last_mut() {
             Some(Run::Data(last, held)) if !zeros => {
@@ -196,8 +204,8 @@ fn now() -> Timestamp {
 mod tests {
     use super::*;
 
-    fn shape(detect: DetectZeroes, size: u64, offset: u64, bytes: &[u8]) -> Vec<(u64, u64, bool)> {
-        runs_of(detect, size, offset, bytes)
+    fn shape(detect: DetectZeroes, offset: u64, bytes: &[u8]) -> Vec<(u64, u64, bool)> {
+        runs_of(detect, offset, bytes)
             .iter()
             .map(|run| match run {
                 Run::Data(range, held) => {
@@ -213,11 +221,11 @@ mod tests {
     fn only_whole_aligned_blocks_become_zeros() {
         let mut bytes = vec![0; 5 * 4096];
         bytes[0] = 1;
-        let off = shape(DetectZeroes::Off, 1 << 20, 0, &bytes);
+        let off = shape(DetectZeroes::Off, 0, &bytes);
         assert_eq!(off, [(0, 5 * 4096, false)]);
-        let on = shape(DetectZeroes::On, 1 << 20, 0, &bytes);
+        let on = shape(DetectZeroes::On, 0, &bytes);
         assert_eq!(on, [(0, 4096, false), (4096, 5 * 4096, true)]);
-        let apart = shape(DetectZeroes::Unmap, 1 << 20, 100, &bytes[..3 * 4096]);
+        let apart = shape(DetectZeroes::Unmap, 100, &bytes[..3 * 4096]);
         assert_eq!(
             apart,
             [
@@ -225,15 +233,6 @@ mod tests {
                 (4096, 3 * 4096, true),
                 (3 * 4096, 3 * 4096 + 100, false)
             ]
-        );
-    }
-
-    #[test]
-    fn zeros_at_a_new_end_stay_data() {
-        let bytes = vec![0; 3 * 4096];
-        assert_eq!(
-            shape(DetectZeroes::Unmap, 4096, 0, &bytes),
-            [(0, 8192, true), (8192, 3 * 4096, false)]
         );
     }
 }

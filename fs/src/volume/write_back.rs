@@ -66,8 +66,11 @@ pub(super) struct WriteBack {
     failed_tries: u64,
     running: bool,
     flushing: bool,
-    /// Somebody waits: batches do not wait to be filled.
-    urgent: bool,
+    /// What was changed up to here does not wait for its batch to be filled: somebody waits for it, or it
+    /// has waited long enough.
+    due: u64,
+    /// The size the server does not know of, when nothing but its end is new: zeros that became a hole.
+    grown_to: Option<u64>,
 }
 
 /// The server could not do it.
@@ -99,7 +102,21 @@ impl WriteBack {
 
     /// True while there is something the server has not flushed.
     pub(super) fn is_unsettled(&self) -> bool {
-        !self.overlay.is_empty() || self.running || self.is_unflushed()
+        !self.overlay.is_empty() || self.running || self.is_unflushed() || self.grown_to.is_some()
+    }
+
+    /// The volume ends at `size` now, with a hole.
+    pub(super) fn grow_to(&mut self, size: u64) {
+        self.grown_to = Some(size);
+    }
+
+    pub(super) fn grown_to(&self) -> Option<u64> {
+        self.grown_to
+    }
+
+    /// The server says that the volume is so large.
+    pub(super) fn has_grown_to(&mut self, size: u64) {
+        self.grown_to = self.grown_to.filter(|wanted| *wanted > size);
     }
 
     /// True if this run of the server may lack what an earlier one had.
@@ -118,6 +135,7 @@ impl WriteBack {
     }
 
     pub(super) fn note_resize(&mut self, size: u64) {
+        self.grown_to = None;
         let answer = self.note_answer();
         let lowest = self.resized.map_or(size, |(lowest, _)| lowest.min(size));
         self.resized = Some((lowest, answer));
@@ -176,16 +194,16 @@ impl WriteBack {
         }
         // While the server refuses, one try at a time is enough.
         let batches_max = if self.stuck.is_some() { 1 } else { BATCHES_MAX };
+        let due = self.overlay.has_dirty_from(self.due);
         if on_wire < batches_max
-            && let Some(batch) = self.overlay.take(!self.urgent)
+            && let Some(batch) = self.overlay.take(!due)
         {
             return Next::Send(batch);
         }
         if on_wire == 0 && !self.overlay.has_dirty() {
-            self.urgent = false;
             return Next::Done;
         }
-        let linger = self.overlay.has_dirty() && on_wire < batches_max && !self.urgent;
+        let linger = self.overlay.has_dirty() && on_wire < batches_max && !due;
         Next::Wait(linger.then(|| now + LINGER))
     }
 }
@@ -257,7 +275,7 @@ impl<R: Remote> Volume<R> {
         }
         if state.back.running {
             // A small write can wait for the task to look by itself.
-            if state.back.urgent || state.back.overlay.dirty_bytes() >= u64::from(WRITE_BYTES_MAX) {
+            if state.back.overlay.dirty_bytes() >= u64::from(WRITE_BYTES_MAX) {
                 self.arrived.notify_one();
             }
             return;
@@ -272,9 +290,10 @@ impl<R: Remote> Volume<R> {
     fn urge(self: &Arc<Self>) {
         let mut state = self.state.lock();
         if state.back.overlay.has_dirty() {
-            state.back.urgent = true;
+            state.back.due = state.back.overlay.changes();
             state.back.retry_now();
             self.wake_writer(&mut state);
+            self.arrived.notify_one();
         }
     }
 
@@ -299,8 +318,8 @@ impl<R: Remote> Volume<R> {
                         Some(_) = on_wire.join_next() => {}
                         () = self.arrived.notified() => {}
                         () = tokio::time::sleep_until(until) => {
-                            // What waited to be filled has waited long enough.
-                            self.state.lock().back.urgent = true;
+                            let back = &mut self.state.lock().back;
+                            back.due = back.overlay.changes();
                         }
                     }
                 }
@@ -396,6 +415,8 @@ impl<R: Remote> Volume<R> {
     /// The volume does not exist any more: nobody can take the data.
     fn give_up(&self, state: &mut State, error: &Error) {
         let bytes = state.back.overlay.clear();
+        let answers = state.back.overlay.answers();
+        state.back.note_flush(answers);
         self.shared.counters.lost_bytes.add(bytes);
         state.back.note_failure(error);
         state.back.stuck = None;
@@ -446,10 +467,20 @@ impl<R: Remote> Volume<R> {
         shared.while_it_goes_on("sending", progress, drained).await
     }
 
+    /// As [`Self::drain`], of everything, the size included.
+    pub async fn drain_all(self: &Arc<Self>) -> Result<()> {
+        self.drain(ByteRange::ALL).await?;
+        let grown_to = self.state.lock().back.grown_to;
+        match grown_to {
+            Some(size) => self.grow(size).await,
+            None => Ok(()),
+        }
+    }
+
     /// Returns when everything written so far is on the server's stable storage.
     pub async fn flush(self: &Arc<Self>, data_only: bool) -> Result<()> {
         loop {
-            self.drain(ByteRange::ALL).await?;
+            self.drain_all().await?;
             let Some((answers, run)) = self.unflushed() else {
                 self.let_go_if_settled();
                 return Ok(());

@@ -15,6 +15,8 @@ use super::extents;
 
 /// Zeros written at once.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// Smallest block of the file systems there are: a larger one that a file ends in stays allocated.
+const BLOCK_BYTES: u64 = 4 << 10;
 /// Extents walked at once.
 const RUNS: usize = 1024;
 
@@ -33,14 +35,21 @@ pub(super) fn write_all(file: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Resu
 }
 
 pub(super) fn punch(file: BorrowedFd<'_>, range: ByteRange) -> Result<(), Errno> {
-    let range = range.intersect(ByteRange::up_to(size(file)?));
+    let size = size(file)?;
+    let range = range.intersect(ByteRange::up_to(size));
     if range.is_empty() {
         return Ok(());
     }
+    // A block that the file ends in is freed whole.
+    let whole = if range.end() == size {
+        ByteRange::new(range.start(), size.next_multiple_of(BLOCK_BYTES)).unwrap_or(range)
+    } else {
+        range
+    };
     match allocate_as(
         file,
         FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-        range,
+        whole,
     ) {
         Err(Errno::OPNOTSUPP) => write_zeros(file, range, false),
         other => other,
