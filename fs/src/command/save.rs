@@ -39,7 +39,9 @@ pub(super) async fn at_the_end(
     let why = match errors.first() {
         Some(error) => error.to_string(),
         None if lost > 0 => {
-            format!("{lost} of them belong to volumes that the server does not have any more")
+            let names: Vec<String> = shared.lost().iter().map(|path| format!("'{path}'")).collect();
+            let names = names.join(", ");
+            format!("{lost} of them belong to volumes that the server does not have any more: {names}")
         }
         None if left > 0 => "the mount ended while they were written".to_owned(),
         None => return Ok(()),

@@ -1,12 +1,13 @@
 //! What all volumes of a mount share: the door to the server, the budget, the counters, and the list of
 //! those that have something the server has not flushed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lacuna_transport::id::NodeId;
+use lacuna_transport::path::NodePath;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -74,7 +75,11 @@ pub struct Shared<R: Remote> {
     closing: AtomicBool,
     /// Kept alive until the server has flushed all of it, whether or not the kernel still knows them.
     unsettled: Mutex<HashMap<NodeId, Arc<Volume<R>>>>,
+    lost: Mutex<BTreeSet<NodePath>>,
 }
+
+/// Names kept of volumes of which data was lost.
+const LOST_NAMES_MAX: usize = 16;
 
 impl<R: Remote> Shared<R> {
     pub fn new(remote: R, settings: Settings) -> Self {
@@ -96,6 +101,7 @@ impl<R: Remote> Shared<R> {
             keys: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             unsettled: Mutex::default(),
+            lost: Mutex::default(),
         }
     }
 
@@ -186,6 +192,19 @@ impl<R: Remote> Shared<R> {
     /// All volumes with something the server has not flushed.
     pub fn all_unsettled(&self) -> Vec<Arc<Volume<R>>> {
         self.unsettled.lock().values().cloned().collect()
+    }
+
+    /// Data of this volume could not be saved.
+    pub(super) fn note_lost(&self, path: NodePath) {
+        let mut lost = self.lost.lock();
+        if lost.len() < LOST_NAMES_MAX {
+            lost.insert(path);
+        }
+    }
+
+    /// Volumes of which data was lost: the first ones.
+    pub fn lost(&self) -> Vec<NodePath> {
+        self.lost.lock().iter().cloned().collect()
     }
 
     /// Bytes that the server has not flushed.

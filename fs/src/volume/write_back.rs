@@ -59,6 +59,8 @@ pub(super) struct WriteBack {
     flushed: u64,
     applied_since: Option<Instant>,
     stuck: Option<Stuck>,
+    /// Something failed since all was last sent: more errors until then are the same one.
+    failing: bool,
     /// Errors so far: each handle reports those that came after it was opened, once.
     failures: u64,
     last_failure: Option<Error>,
@@ -163,7 +165,8 @@ impl WriteBack {
 
     fn note_failure(&mut self, error: &Error) {
         self.failed_tries += 1;
-        if self.stuck.is_none() {
+        if !self.failing {
+            self.failing = true;
             self.failures += 1;
             self.last_failure = Some(error.clone());
         }
@@ -366,6 +369,7 @@ impl<R: Remote> Volume<R> {
             Ok(attr) => {
                 state.back.overlay.answered(batch.id);
                 state.back.stuck = None;
+                state.back.failing &= state.back.overlay.has_unsent();
                 state.back.applied_since.get_or_insert_with(Instant::now);
                 let ranges = match &batch.work {
                     Work::Write(ranges, _) => &ranges[..],
@@ -420,6 +424,10 @@ impl<R: Remote> Volume<R> {
         self.shared.counters.lost_bytes.add(bytes);
         state.back.note_failure(error);
         state.back.stuck = None;
+        state.back.failing = false;
+        if bytes > 0 {
+            self.shared.note_lost(self.path());
+        }
         if bytes > 0 && state.attr.links > 0 {
             tracing::error!(volume = %self.path, bytes, %error, "data that was written is lost");
         }
