@@ -18,12 +18,14 @@ cd "$(dirname "$0")/.."
 size=full
 rounds=3
 fio_seconds=5
+write_mib=1024
+write_seconds=5
 systems="lacuna nbdfuse qemu sshfs local"
 wanted=""
 json=""
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) size=quick rounds=1 fio_seconds=2 ;;
+        --quick) size=quick rounds=1 fio_seconds=2 write_mib=128 write_seconds=2 ;;
         --rounds) rounds=$2 && shift ;;
         --systems) systems=$2 && shift ;;
         --rows) wanted=$2 && shift ;;
@@ -66,10 +68,25 @@ for system in $systems; do
     "start_$system"
 done
 
+# What the writing rows change: a hole to write into, and a sparse volume with a place for its copy.
+make_scratch() {
+    rm -f "$volumes"/scratch "$volumes"/source "$volumes"/target
+    truncate -s "${write_mib}M" "$volumes/scratch"
+    cp --sparse=auto --reflink=never "$volumes/sparse" "$volumes/source"
+    sync -f "$volumes"
+}
+
 measure_cell() {
     local name=$1 volume=$2 system=$3 value
-    # The server's page cache holds the volume, as it would on a server that is in use.
-    cp --sparse=auto "$volumes/$volume" /dev/null
+    writable=
+    beside=
+    if [ "$volume" = scratch ]; then
+        make_scratch
+        writable=yes
+    else
+        # The server's page cache holds the volume, as it would on a server that is in use.
+        cp --sparse=auto "$volumes/$volume" /dev/null
+    fi
     "mount_$system" "$volume"
     value=$("row_$name" "$system")
     "unmount_$system"

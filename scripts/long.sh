@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The tests that take many minutes, because a tool reads and digests 100 GiB of holes: not part of test.sh.
+# The tests that take many minutes: tools that read and digest 100 GiB of holes, a server that is killed a hundred
+# times under a writer, the model with many seeds, and the suites of others at length. Not part of test.sh.
 #
 # Usage: scripts/long.sh   (after scripts/test.sh, which installs what both need)
 set -euo pipefail
@@ -11,3 +12,14 @@ need_fuse
 need_rust
 cargo build --profile test-fast --workspace --bins --locked --quiet
 cargo test --profile test-fast -p lacuna-tests --features long --test long --locked -- --test-threads=1 --nocapture
+
+say "a server that is killed 100 times"
+LACUNA_KILLS=100 cargo test --profile test-fast -p lacuna-tests --test crash --locked -- --test-threads=1
+
+say "the model with other seeds"
+for seed in $(seq 1001 1020); do
+    LACUNA_SEED=$seed LACUNA_STEPS=2000 \
+        cargo test --profile test-fast -p lacuna-tests --test model --locked --quiet -- --test-threads=2 --skip a_bug_is_found
+done
+
+LACUNA_BIN_DIR="$(realpath "${CARGO_TARGET_DIR:-target}")/test-fast" scripts/suites.sh long

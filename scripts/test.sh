@@ -20,7 +20,9 @@ step() {
 need_fuse
 need_rust
 need fusermount3 fuse3 mkfs.ext4 e2fsprogs mkfs.xfs xfsprogs mkfs.btrfs btrfs-progs rsync rsync \
-    qemu-img qemu-utils losetup mount unshare util-linux setpriv util-linux perl perl-base
+    qemu-img qemu-utils qemu-io qemu-utils losetup mount unshare util-linux setpriv util-linux perl perl-base \
+    xfs_repair xfsprogs btrfs btrfs-progs sqlite3 sqlite3 fstrim util-linux blkdiscard util-linux \
+    fio fio stress-ng stress-ng
 has_cargo() {
     cargo "$1" --version >/dev/null 2>&1
 }
@@ -68,7 +70,7 @@ cargo check --profile $profile -p lacuna --no-default-features --locked --quiet
 
 step "scripts"
 if command -v shellcheck >/dev/null 2>&1; then
-    shellcheck --external-sources scripts/*.sh .ci/run
+    shellcheck --external-sources scripts/*.sh scripts/suites/*.sh .ci/run
 else
     bash -n scripts/*.sh scripts/*/*.sh .ci/run
 fi
@@ -83,6 +85,9 @@ else
     cargo test --profile $profile --workspace --all-targets --locked --quiet -- --test-threads=2
 fi
 cargo test --profile $profile --workspace --doc --locked --quiet
+
+step "suites of others"
+LACUNA_BIN_DIR="$(realpath "$target")/$profile" scripts/suites.sh short
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --profile $profile --workspace --no-deps --locked --quiet

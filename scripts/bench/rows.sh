@@ -1,6 +1,7 @@
 # The rows of bench.sh: row_NAME SYSTEM prints one number, or - where the system cannot do it.
 #
-# Each is called with a fresh mount. $rows lists `NAME|VOLUME|UNIT|TITLE`. Sourced by bench.sh.
+# Each is called with a fresh mount. $rows lists `NAME|VOLUME|UNIT|TITLE`. The volume `scratch` is one that the row
+# may change: it is made afresh, and mounted writable. Sourced by bench.sh.
 #
 # shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with bench.sh
 
@@ -13,6 +14,11 @@ rows=(
     "hole|hole|MiB/s|read of a hole"
     "random1|dense|1/s|random reads of 4 KiB, one at a time"
     "random16|dense|1/s|random reads of 4 KiB, 16 threads"
+    "write|scratch|MiB/s|sequential write and fsync"
+    "sync4k|scratch|1/s|writes of 4 KiB, fdatasync after each"
+    "write4k|scratch|MiB/s|buffered writes of 4 KiB, then fsync"
+    "punch|scratch|1/s|holes of 64 KiB punched into data"
+    "inside|scratch|s|copy of a sparse volume within the mount"
 )
 
 now() {
@@ -70,3 +76,19 @@ random_rate() {
 
 row_random1() { random_rate 1; }
 row_random16() { random_rate 16; }
+
+# Each of these prints -, where the system does not let it be done.
+measured() {
+    "$bin/measure" "$@" 2>>"$work/measure.log" || echo -
+}
+
+row_write() { measured write "$file" "$write_mib"; }
+row_sync4k() { measured sync "$file" "$write_seconds"; }
+row_write4k() { measured dribble "$file" "$((write_mib / 4))"; }
+row_punch() { measured punch "$file" "$((write_mib / 4))"; }
+
+# Another volume beside $file is needed, which a system that shows one file does not have.
+row_inside() {
+    [ -n "$beside" ] || { echo - && return; }
+    measured inside "$beside/source" "$beside/target"
+}

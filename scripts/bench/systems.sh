@@ -1,6 +1,7 @@
 # The systems that bench.sh compares: each mounts the volumes of $volumes and says where a volume appears.
 #
-# For each SYSTEM: start_SYSTEM (its server, once), mount_SYSTEM VOLUME (sets $file), unmount_SYSTEM.
+# For each SYSTEM: start_SYSTEM (its server, once), mount_SYSTEM VOLUME (sets $file, and $beside to the folder of other
+# volumes if it shows one), unmount_SYSTEM. With $writable set, the mount is for writing.
 # Sourced by bench.sh, which owns $work, $volumes and $bin. Every server listens on loopback only.
 #
 # shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with bench.sh
@@ -29,7 +30,7 @@ is_mounted() {
 }
 
 start_local() { :; }
-mount_local() { file=$volumes/$1; }
+mount_local() { file=$volumes/$1 beside=$volumes; }
 unmount_local() { :; }
 
 start_lacuna() {
@@ -46,6 +47,7 @@ start_lacuna() {
 mount_lacuna() {
     LACUNA_STATE=$work/client "$bin/lacuna" mount "$lacuna_at" "$work/mnt"
     file=$work/mnt/$1
+    beside=$work/mnt
 }
 
 unmount_lacuna() {
@@ -71,15 +73,24 @@ make_certificates() {
     cp "$certs/server-cert.pem" "$certs/client-cert.pem"
 }
 
-# nbdkit cannot choose a port itself, so it is given one that was free a moment ago.
+# nbdkit cannot choose a port itself, so it is given one that was free a moment ago. One for reading, one for writing.
 start_nbdkit() {
     [ -z "${nbd_port:-}" ] || return 0
     make_certificates
     nbd_port=$("$bin/measure" port)
-    nbdkit --foreground --readonly --ipaddr 127.0.0.1 --port "$nbd_port" --tls=require \
-        --tls-certificates="$work/certs" file dir="$volumes" >"$work/nbdkit.log" 2>&1 &
+    serve_nbd "$nbd_port" --readonly
+    nbd_port_writable=$("$bin/measure" port)
+    serve_nbd "$nbd_port_writable"
+}
+
+# serve_nbd PORT [OPTION]...
+serve_nbd() {
+    local port=$1
+    shift
+    nbdkit --foreground "$@" --ipaddr 127.0.0.1 --port "$port" --tls=require \
+        --tls-certificates="$work/certs" file dir="$volumes" >>"$work/nbdkit.log" 2>&1 &
     pids+=($!)
-    await port_answers "$nbd_port"
+    await port_answers "$port"
 }
 
 # nbdfuse takes certificates from /etc/pki/libnbd only. It gets an /etc of its own, in a mount namespace whose
@@ -94,11 +105,13 @@ start_nbdfuse() {
 }
 
 mount_nbdfuse() {
+    local port=$nbd_port mode=(--readonly)
+    [ -z "$writable" ] || port=$nbd_port_writable mode=()
     rm -f "$work/nbdfuse.pid"
     # shellcheck disable=SC2016 # the inner shell expands these
     unshare --mount --propagation unchanged sh -c \
         'mount --make-private / && mount --bind "$1/etc" /etc && shift && exec nbdfuse "$@"' sh "$work" \
-        --readonly -P "$work/nbdfuse.pid" "$work/mnt/$1" "nbds://localhost:$nbd_port/$1" \
+        "${mode[@]}" -P "$work/nbdfuse.pid" "$work/mnt/$1" "nbds://localhost:$port/$1" \
         >>"$work/nbdfuse.log" 2>&1 &
     client_pid=$!
     pids+=("$client_pid")
@@ -114,13 +127,17 @@ unmount_nbdfuse() {
 start_qemu() { start_nbdkit; }
 
 mount_qemu() {
+    local port=$nbd_port read_only=on
+    [ -z "$writable" ] || port=$nbd_port_writable read_only=off
+    local for_writing=off
+    [ "$read_only" = on ] || for_writing=on
     file=$work/qemu-export
     touch "$file"
     rm -f "$work/qsd.pid"
     qemu-storage-daemon --pidfile "$work/qsd.pid" \
         --object "tls-creds-x509,id=tls,dir=$work/certs,endpoint=client" \
-        --blockdev "driver=nbd,node-name=remote,server.type=inet,server.host=localhost,server.port=$nbd_port,export=$1,tls-creds=tls,read-only=on" \
-        --export "type=fuse,id=fuse,node-name=remote,mountpoint=$file,writable=off" >>"$work/qsd.log" 2>&1 &
+        --blockdev "driver=nbd,node-name=remote,server.type=inet,server.host=localhost,server.port=$port,export=$1,tls-creds=tls,read-only=$read_only,discard=unmap" \
+        --export "type=fuse,id=fuse,node-name=remote,mountpoint=$file,writable=$for_writing" >>"$work/qsd.log" 2>&1 &
     client_pid=$!
     pids+=("$client_pid")
     await is_mounted "$file"
@@ -158,9 +175,12 @@ END
 }
 
 mount_sshfs() {
-    sshfs -o "ro,port=$ssh_port,IdentityFile=$work/sshd/user,UserKnownHostsFile=$work/sshd/known" \
+    local access=ro
+    [ -z "$writable" ] || access=rw
+    sshfs -o "$access,port=$ssh_port,IdentityFile=$work/sshd/user,UserKnownHostsFile=$work/sshd/known" \
         "root@127.0.0.1:$volumes" "$work/mnt"
     file=$work/mnt/$1
+    beside=$work/mnt
 }
 
 unmount_sshfs() {

@@ -9,15 +9,21 @@
 //!
 //! Left out on purpose: a silent skip. A host without /dev/fuse or root fails with what to do ([`host`]).
 
+pub mod backing;
 pub mod binaries;
 pub mod command;
 pub mod compare;
+pub mod direct;
 pub mod host;
 pub mod loop_device;
+pub mod mapping;
+pub mod measure;
+pub mod model;
 pub mod mount;
 pub mod mount_table;
 pub mod process;
 pub mod random;
+pub mod reshape;
 pub mod rig;
 pub mod samples;
 pub mod sandbox;
@@ -25,4 +31,5 @@ pub mod seek_map;
 pub mod server;
 pub mod status;
 pub mod table;
+pub mod twin;
 pub mod wait;

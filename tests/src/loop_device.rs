@@ -1,11 +1,12 @@
 //! Loop devices: a file as a block device, detached on drop.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{command, mount_table};
+use crate::{command, mount_table, wait};
 
 /// An attached loop device.
 #[derive(Debug)]
@@ -17,6 +18,11 @@ impl LoopDevice {
     /// Attaches `file` read-only.
     pub fn read_only(file: &Path) -> Result<Self> {
         Self::attach(file, &["--read-only"])
+    }
+
+    /// Attaches `file` for reading and writing.
+    pub fn read_write(file: &Path) -> Result<Self> {
+        Self::attach(file, &[])
     }
 
     /// Attaches `file` with these options of losetup(8).
@@ -37,6 +43,16 @@ impl LoopDevice {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Detaches and waits until the file behind it is closed, unlike drop.
+    pub fn detach(self) -> Result<()> {
+        command::tool("losetup", ["--detach".as_ref(), self.path.as_os_str()])?;
+        let name = self.path.file_name().context("a device without a name")?;
+        let file = Path::new("/sys/block").join(name).join("loop/backing_file");
+        wait::until("a loop device to let go of its file", wait::LIMIT, || {
+            Ok(!file.exists())
+        })
     }
 }
 
@@ -64,6 +80,14 @@ impl Mounted {
             mountpoint.as_os_str(),
         ];
         command::tool("mount", arguments)?;
+        Ok(Self { mountpoint })
+    }
+
+    /// A file system without a device: `mount -t KIND -o OPTIONS KIND MOUNTPOINT`.
+    pub fn mount_type(kind: &str, mountpoint: PathBuf, options: &str) -> Result<Self> {
+        fs::create_dir_all(&mountpoint)?;
+        let words = ["-t", kind, "-o", options, kind].map(OsStr::new);
+        command::tool("mount", words.into_iter().chain([mountpoint.as_os_str()]))?;
         Ok(Self { mountpoint })
     }
 

@@ -94,11 +94,6 @@ impl Mount {
         mountpoint: PathBuf,
         options: &[&str],
     ) -> Result<Self> {
-        let mut spec = OsString::from(server.address().to_string());
-        if !folder.is_empty() {
-            spec.push("/");
-            spec.push(folder);
-        }
         if !mountpoint.exists() {
             fs::create_dir(&mountpoint)?;
         }
@@ -106,7 +101,22 @@ impl Mount {
             client: client.clone(),
             mountpoint,
         };
-        let ended = mount.client.try_mount(&spec, &mount.mountpoint, options)?;
+        mount.mount(server, folder, options)?;
+        Ok(mount)
+    }
+
+    /// Mounts all of `server` at the same place, where nothing is mounted now.
+    pub fn mount_again(&self, server: &Server, options: &[&str]) -> Result<()> {
+        self.mount(server, OsStr::new(""), options)
+    }
+
+    fn mount(&self, server: &Server, folder: &OsStr, options: &[&str]) -> Result<()> {
+        let mut spec = OsString::from(server.address().to_string());
+        if !folder.is_empty() {
+            spec.push("/");
+            spec.push(folder);
+        }
+        let ended = self.client.try_mount(&spec, &self.mountpoint, options)?;
         ensure!(
             ended.success(),
             "lacuna mount: exit code {:?}\n{}\n{}",
@@ -114,8 +124,8 @@ impl Mount {
             ended.stderr,
             server.log()
         );
-        ensure!(mount.is_mounted()?, "lacuna mount said 0, but nothing is mounted");
-        Ok(mount)
+        ensure!(self.is_mounted()?, "lacuna mount said 0, but nothing is mounted");
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -129,6 +139,19 @@ impl Mount {
     pub fn open(&self, name: impl AsRef<Path>) -> Result<File> {
         let path = self.join(name);
         File::open(&path).with_context(|| format!("cannot open {}", path.display()))
+    }
+
+    /// Opens an existing volume for reading and writing.
+    pub fn open_for_writing(&self, name: impl AsRef<Path>) -> Result<File> {
+        let path = self.join(name);
+        let file = File::options().read(true).write(true).open(&path);
+        file.with_context(|| format!("cannot open {} for writing", path.display()))
+    }
+
+    /// Creates a volume that is not there yet, for reading and writing.
+    pub fn create(&self, name: impl AsRef<Path>) -> Result<File> {
+        let path = self.join(name);
+        File::create_new(&path).with_context(|| format!("cannot create {}", path.display()))
     }
 
     pub fn client(&self) -> &Client {

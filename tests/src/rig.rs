@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use rustix::process::Signal;
 
-use crate::host;
 use crate::mount::{Client, Mount};
 use crate::sandbox::Sandbox;
 use crate::server::Server;
+use crate::{host, mount_table, wait};
 
 /// Fields end in this order: the mount, the server, then whatever is left in the sandbox.
 #[derive(Debug)]
@@ -58,6 +59,26 @@ impl Rig {
             sandbox,
             dir,
         })
+    }
+
+    /// `kill -9` of the server, then a new one at the same place. Volumes may be open.
+    pub fn restart_server(&mut self) -> Result<()> {
+        self.server.kill()?;
+        self.start_server()
+    }
+
+    /// A new server where the last one was, which has ended. Volumes may be open.
+    pub fn start_server(&mut self) -> Result<()> {
+        self.server.start_again()
+    }
+
+    /// `kill -9` of the client, then a new one that mounts at the same place.
+    pub fn kill_and_remount(&self) -> Result<()> {
+        let daemon = self.mount.daemon()?;
+        daemon.send(Signal::KILL)?;
+        wait::until("the client to end", wait::LIMIT, || Ok(!daemon.lives()))?;
+        mount_table::detach_below(self.mount.path());
+        self.mount.mount_again(&self.server, &[])
     }
 
     /// The file on the server's disk.

@@ -78,6 +78,50 @@ impl SeekMap {
         self.data().map(|run| run.end - run.start).sum()
     }
 
+    /// What SEEK_DATA and SEEK_HOLE have to answer at `position`.
+    pub fn answers(&self, position: u64) -> (Answer, Answer) {
+        let next = |is_data: bool| {
+            let run = self
+                .runs
+                .iter()
+                .find(|run| run.is_data == is_data && run.end > position);
+            run.map(|run| run.start.max(position))
+        };
+        if position >= self.size {
+            return (Err(Errno::NXIO), Err(Errno::NXIO));
+        }
+        (
+            next(true).ok_or(Errno::NXIO),
+            Ok(next(false).unwrap_or(self.size)),
+        )
+    }
+
+    /// `start..end` is all hole.
+    pub fn ensure_hole(&self, start: u64, end: u64) -> Result<()> {
+        let data = self.data().find(|run| run.start < end && run.end > start);
+        ensure!(data.is_none(), "{start}..{end} should be a hole: {data:?}");
+        Ok(())
+    }
+
+    /// `start..end` is all data.
+    pub fn ensure_data(&self, start: u64, end: u64) -> Result<()> {
+        let hole = self.holes().find(|run| run.start < end && run.end > start);
+        ensure!(hole.is_none(), "{start}..{end} should be data: {hole:?}");
+        Ok(())
+    }
+
+    /// The first runs of data, for a message.
+    pub fn short(&self) -> String {
+        const RUNS: usize = 20;
+        let runs: Vec<_> = self
+            .data()
+            .take(RUNS)
+            .map(|run| format!("{}..{}", run.start, run.end))
+            .collect();
+        let more = self.data().count().saturating_sub(RUNS);
+        format!("data {} and {more} more, of {}", runs.join(" "), self.size)
+    }
+
     /// Every byte that is data here is data in `other`: `other` may call more of the file data, never less.
     pub fn ensure_within(&self, other: &Self) -> Result<()> {
         ensure!(

@@ -1,24 +1,36 @@
 //! A running `lacunad serve`, killed on drop.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::Mutex;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::process::Signal;
 
 use crate::command::{self, Ended};
 use crate::process::Process;
 use crate::sandbox::Sandbox;
 use crate::{binaries, wait};
 
+/// Starts the command that it got at each address that it reads; says the number of the process and when it ended.
+const KEEPER: &str =
+    r#"while read -r at; do "$@" --listen "$at" </dev/null & echo "pid $!"; wait "$!"; echo ended; done"#;
+
 /// See the module.
+///
+/// A keeper, which is a shell, starts the daemon, so that it can be started again while the test holds volumes
+/// open: the copies of a test's descriptors in a process that it starts are closed by exec, and closing a volume
+/// waits for the server.
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
+    keeper: Child,
+    daemon: Option<Process>,
+    lines: Mutex<Receiver<String>>,
     address: SocketAddr,
     identity: String,
     state: PathBuf,
@@ -28,40 +40,72 @@ pub struct Server {
 impl Server {
     /// Serves `dir` on a free port of loopback, with a state folder of its own.
     pub fn start(sandbox: &Sandbox, dir: &Path) -> Result<Self> {
-        Self::start_at(sandbox, dir, SocketAddr::from(([127, 0, 0, 1], 0)))
+        Self::start_with(sandbox, dir, SocketAddr::from(([127, 0, 0, 1], 0)), &[])
     }
 
-    /// Serves where a server of this sandbox was before, as the same one.
-    pub fn start_at(sandbox: &Sandbox, dir: &Path, listen: SocketAddr) -> Result<Self> {
+    /// The same at this address, with these options of `lacunad serve`.
+    pub fn start_with(sandbox: &Sandbox, dir: &Path, listen: SocketAddr, options: &[&str]) -> Result<Self> {
         let state = sandbox.join("server-state");
         if !state.exists() {
             fs::create_dir(&state)?;
         }
         let log = sandbox.join("lacunad.log");
-        let mut child = sandbox
-            .command(binaries::lacunad()?)
+        let mut keeper = sandbox
+            .command("sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(binaries::lacunad()?)
             .arg("serve")
             .arg(dir)
-            .args(["--listen", &listen.to_string(), "--state"])
+            .arg("--state")
             .arg(&state)
-            .stdin(Stdio::null())
+            .args(options)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(File::create(&log)?)
+            .stderr(File::options().create(true).append(true).open(&log)?)
             .spawn()
-            .context("cannot start lacunad")?;
-        let ready = ready_line(&mut child);
-        // From here on the guard ends the process.
-        let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
+            .context("cannot start the keeper of lacunad")?;
+        let lines = lines_of(&mut keeper);
+        // From here on the guard ends both processes.
         let mut server = Self {
-            child,
-            address: unspecified,
+            keeper,
+            daemon: None,
+            lines: Mutex::new(lines?),
+            address: listen,
             identity: String::new(),
             state,
             log,
         };
-        let line = ready.with_context(|| format!("lacunad did not get ready:\n{}", server.log()))?;
-        (server.address, server.identity) = parse_ready(&line)?;
+        server.start_again()?;
         Ok(server)
+    }
+
+    /// Starts the daemon, which does not run, where it was before.
+    pub fn start_again(&mut self) -> Result<()> {
+        let keeper = self.keeper.stdin.as_mut().context("the keeper has no input")?;
+        writeln!(keeper, "{}", self.address).context("the keeper is gone")?;
+        self.daemon = None;
+        // In any order: the keeper and the daemon write to the same pipe, and the last one's end may come first.
+        let mut ready = None;
+        while self.daemon.is_none() || ready.is_none() {
+            let line = self.line()?;
+            if let Some(number) = line.strip_prefix("pid ") {
+                self.daemon = Process::new(number.parse().with_context(|| format!("not a process: {line}"))?);
+            } else if line != "ended" {
+                ready = Some(parse_ready(&line)?);
+            } else if self.daemon.is_some() {
+                bail!("lacunad ended at once:\n{}", self.log());
+            }
+        }
+        if let Some(ready) = ready {
+            (self.address, self.identity) = ready;
+        }
+        Ok(())
+    }
+
+    fn line(&self) -> Result<String> {
+        let lines = self.lines.lock().map_err(|_| anyhow!("a reader panicked"))?;
+        let line = lines.recv_timeout(wait::LIMIT);
+        line.with_context(|| format!("lacunad says nothing:\n{}", self.log()))
     }
 
     /// `127.0.0.1:PORT`.
@@ -74,20 +118,25 @@ impl Server {
         &self.identity
     }
 
-    /// What it has logged so far.
+    /// What all servers of this sandbox have logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     pub fn process(&self) -> Result<Process> {
-        i32::try_from(self.child.id())
-            .ok()
-            .and_then(Process::new)
-            .context("no process id")
+        self.daemon.context("lacunad was never started")
     }
 
-    pub fn lives(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
+    pub fn lives(&self) -> Result<bool> {
+        Ok(self.process()?.lives())
+    }
+
+    /// `kill -9`, and waits for its end.
+    pub fn kill(&self) -> Result<()> {
+        self.process()?.send(Signal::KILL)?;
+        let line = self.line()?;
+        ensure!(line == "ended", "lacunad was killed and says: {line}");
+        Ok(())
     }
 
     /// Admits the client with this key.
@@ -112,23 +161,29 @@ impl Drop for Server {
         if thread::panicking() {
             eprintln!("--- lacunad's log\n{}", self.log());
         }
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Both may have ended already. A folder that it serves is in use until all of it has ended.
+        if self
+            .daemon
+            .is_some_and(|daemon| daemon.send(Signal::KILL).is_ok())
+        {
+            while self.line().is_ok_and(|line| line != "ended") {}
+        }
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
     }
 }
 
-/// The first line on standard output, or why there is none.
-fn ready_line(child: &mut Child) -> Result<String> {
-    let stdout = child.stdout.take().context("no output")?;
+/// What `keeper` and what it starts say on standard output.
+fn lines_of(keeper: &mut Child) -> Result<Receiver<String>> {
+    let stdout = keeper.stdout.take().context("no output")?;
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(std::io::Result::ok) {
-            // Later lines have no receiver; they are read so that the server never waits for a reader.
+            // Later lines may have no receiver; they are read so that nobody waits for a reader.
             let _ = sender.send(line);
         }
     });
-    receiver.recv_timeout(wait::LIMIT).context("no ready line")
+    Ok(receiver)
 }
 
 /// `lacunad: serving DIR on ADDR:PORT, identity sha256:…`

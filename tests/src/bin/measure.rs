@@ -1,7 +1,8 @@
 //! What scripts/bench.sh measures with: makes its volumes, times walks and reads, and prints the table.
 //!
 //! Usage: `measure make FOLDER full|quick`, `measure walk FILE`, `measure read FILE`, `measure port`,
-//! `measure table RAW JSON`.
+//! `measure table RAW JSON`, `measure write|dribble|punch FILE MIB`, `measure sync FILE SECONDS`,
+//! `measure inside SOURCE TARGET`.
 
 use std::env;
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use lacuna_tests::measure;
 use lacuna_tests::random::Random;
 use lacuna_tests::samples::write_sparse;
 use lacuna_tests::seek_map::SeekMap;
@@ -30,8 +32,18 @@ fn main() -> Result<()> {
         ["read", file] => read(Path::new(file)),
         ["port"] => port(),
         ["table", raw, json] => table::print(Path::new(raw), Path::new(json)),
+        ["write", file, mib] => figure(measure::write(Path::new(file), mib.parse()?)),
+        ["dribble", file, mib] => figure(measure::dribble(Path::new(file), mib.parse()?)),
+        ["punch", file, mib] => figure(measure::punch(Path::new(file), mib.parse()?)),
+        ["sync", file, seconds] => figure(measure::sync(Path::new(file), seconds.parse()?)),
+        ["inside", source, target] => figure(measure::inside(Path::new(source), Path::new(target))),
         _ => bail!("see the head of measure.rs for the arguments"),
     }
+}
+
+fn figure(figure: Result<f64>) -> Result<()> {
+    println!("{:.3}", figure?);
+    Ok(())
 }
 
 /// The volumes of the benchmark, each `part` times smaller than the full ones.

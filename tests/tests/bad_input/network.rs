@@ -57,7 +57,7 @@ fn a_server_that_never_answers() -> Result<()> {
 
 #[test]
 fn garbage_on_the_port_harms_nobody() -> Result<()> {
-    let mut stage = Stage::new()?;
+    let stage = Stage::new()?;
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.connect(stage.server.address())?;
     let mut random = Random::new(61);

@@ -104,7 +104,7 @@ fn a_volume_that_is_all_hole_needs_only_its_open() -> Result<()> {
 
 #[test]
 fn holes_and_cached_data_are_read_while_the_server_is_gone() -> Result<()> {
-    let mut rig = Rig::filled(|dir| samples::write_sparse(&dir.join("volume"), 64 * MIB, 1, [(0, MIB)]))?;
+    let rig = Rig::filled(|dir| samples::write_sparse(&dir.join("volume"), 64 * MIB, 1, [(0, MIB)]))?;
     let volume = rig.mount.open("volume")?;
     let map = SeekMap::of(&volume)?;
     let mut expected = vec![0; usize::try_from(MIB)?];

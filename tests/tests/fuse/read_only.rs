@@ -1,14 +1,22 @@
-//! Everything that would change something is refused with EROFS, and changes nothing.
+//! On a read-only mount everything that would change something is refused with EROFS, and changes nothing. A mount
+//! is read-only by its option, because its server is, or because its client may only read.
 
 use std::fs::{self, File};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use lacuna_tests::mount::{Client, Mount};
 use lacuna_tests::rig::Rig;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_NOW, mknodat, utimensat};
+use lacuna_tests::sandbox::Sandbox;
+use lacuna_tests::server::Server;
+use lacuna_tests::{host, mount_table};
+use rustix::fs::{
+    Access, AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_NOW, access, mknodat, utimensat,
+};
 use rustix::io::Errno;
 
 fn refused(what: &str, outcome: io::Result<()>) -> Result<()> {
@@ -20,12 +28,66 @@ fn refused(what: &str, outcome: io::Result<()>) -> Result<()> {
     Ok(())
 }
 
+/// Who says that nothing may change.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Option,
+    Server,
+    Client,
+}
+
+fn rig(by: By) -> Result<Rig> {
+    host::require_fuse()?;
+    let sandbox = Sandbox::new()?;
+    let dir = sandbox.folder("served")?;
+    fs::create_dir(dir.join("folder"))?;
+    fs::write(dir.join("volume"), "unchanged")?;
+    if matches!(by, By::Option) {
+        return Rig::start(sandbox, dir, &["ro"]);
+    }
+    let read_only = |yes: bool| yes.then_some("--read-only");
+    let options: Vec<_> = read_only(matches!(by, By::Server)).into_iter().collect();
+    let server = Server::start_with(&sandbox, &dir, SocketAddr::from(([127, 0, 0, 1], 0)), &options)?;
+    let client = Client::new(&sandbox, "client-state")?;
+    let key = client.key()?;
+    let words = ["allow", &key]
+        .into_iter()
+        .chain(read_only(matches!(by, By::Client)));
+    server.run(&sandbox, &words.collect::<Vec<_>>())?;
+    client.trust(&server)?;
+    let mount = Mount::new(&client, &server, "".as_ref(), sandbox.join("mnt"), &[])?;
+    Ok(Rig {
+        mount,
+        server,
+        sandbox,
+        dir,
+    })
+}
+
 #[test]
 fn changes_are_refused() -> Result<()> {
-    let rig = Rig::filled(|dir| {
-        fs::create_dir(dir.join("folder"))?;
-        Ok(fs::write(dir.join("volume"), "unchanged")?)
-    })?;
+    refuses_changes(By::Option)
+}
+
+#[test]
+fn changes_are_refused_by_a_read_only_server() -> Result<()> {
+    refuses_changes(By::Server)
+}
+
+#[test]
+fn changes_are_refused_to_a_client_that_may_only_read() -> Result<()> {
+    refuses_changes(By::Client)
+}
+
+fn refuses_changes(by: By) -> Result<()> {
+    let rig = rig(by)?;
+    let entry = mount_table::at(rig.mount.path())?.context("not mounted")?;
+    ensure!(
+        entry.options.split(',').any(|option| option == "ro"),
+        "the mount table says {}",
+        entry.options
+    );
+    assert_eq!(access(rig.volume("volume"), Access::WRITE_OK), Err(Errno::ROFS));
     let (volume, folder, new) = (rig.volume("volume"), rig.volume("folder"), rig.volume("new"));
     let open = |options: &mut fs::OpenOptions| options.open(&volume).map(drop);
     refused("open for writing", open(File::options().write(true)))?;

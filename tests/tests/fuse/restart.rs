@@ -6,9 +6,7 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Result, ensure};
 use lacuna_tests::compare::{self, Reading};
 use lacuna_tests::rig::Rig;
-use lacuna_tests::server::Server;
 use lacuna_tests::{samples, wait};
-use rustix::process::Signal;
 
 use crate::MIB;
 
@@ -18,9 +16,7 @@ fn an_open_volume_goes_on_and_hears_of_changes() -> Result<()> {
         Rig::filled(|dir| samples::write_sparse(&dir.join("volume"), 16 * MIB, 3, [(MIB, 9 * MIB)]))?;
     let volume = rig.mount.open("volume")?;
     volume.read_exact_at(&mut [0; 4096], 2 * MIB)?;
-    rig.server.process()?.send(Signal::KILL)?;
-    wait::until("the server to end", wait::LIMIT, || Ok(!rig.server.lives()?))?;
-    rig.server = Server::start_at(&rig.sandbox, &rig.dir, rig.server.address())?;
+    rig.restart_server()?;
     // Not read before: it must come from the new server, through the handle of the old one.
     compare::same_bytes(
         &rig.original("volume"),

@@ -111,7 +111,7 @@ fn after_the_daemon_was_killed() -> Result<()> {
 
 #[test]
 fn without_a_server() -> Result<()> {
-    let mut rig = rig()?;
+    let rig = rig()?;
     let daemon = rig.mount.daemon()?;
     rig.server.process()?.send(Signal::KILL)?;
     wait::until("the server to end", wait::LIMIT, || Ok(!rig.server.lives()?))?;

@@ -1,5 +1,5 @@
 //! Tools that know nothing of lacuna, run on a mount: their results equal those on the original, and the
-//! holes survive. One module per tool.
+//! holes survive. One module per tool; those of `into` write into the mount.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use lacuna_tests::{host, samples};
 
 mod cp;
 mod dd;
+mod into;
 mod loop_device;
 mod qemu_img;
 mod rsync;

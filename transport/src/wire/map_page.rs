@@ -1,12 +1,12 @@
 //! Pages of an extent map.
 //!
 //! ```text
-//! generation u64 | size u64 | start u64 | end u64 | shift u8 | runs
+//! base u64 | size u64 | start u64 | end u64 | shift u8 | runs
 //! run: LEB128 varint of ( units << 2 | kind ), units >= 1, a unit is 1 << shift bytes
 //! ```
 //!
 //! Runs follow each other from `start` without gaps and together reach `end`; the last one may be
-//! cut short by it. Neighbours differ in kind. `size` is the size of the volume at `generation`,
+//! cut short by it. Neighbours differ in kind. `size` is the size of the volume then,
 //! `end <= size`. An empty page (`start == end`, no runs) says that nothing lies there.
 //!
 //! With 4 KiB extents a run takes one or two bytes: a million extents are about 3 MiB.

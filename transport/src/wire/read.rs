@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! request:  handle u64 | count u16 | count × ( offset u64 | length u32 )
-//! reply:    generation u64 | payload: the ranges in the order asked, nothing between them
+//! reply:    base u64 | payload: the ranges in the order asked, nothing between them
 //! ```
 //!
 //! A good reply has exactly the bytes asked for: what lies beyond the end of the volume is zero.
-//! The generation is one that the bytes are not older than: if the volume changed while they were read,
-//! the server reads again, and if it never stands still it names the generation from before, so that the
-//! client asks once more instead of keeping them.
+//! The base (see [`crate::attr::Attr::base`]) is one that the bytes are not older than: if somebody else
+//! changed the volume while they were read, the server reads again, and if it never stands still it names the
+//! base from before, so that the client asks once more instead of keeping them.
 
 use super::WireError;
 use crate::id::{Generation, Handle};
