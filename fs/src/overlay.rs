@@ -264,6 +264,24 @@ impl Overlay {
         self.remove(range);
     }
 
+    /// Somebody else changed `range` after the server had these: what is there now is theirs.
+    pub fn cut_applied(&mut self, range: ByteRange) {
+        if range.is_empty() {
+            return;
+        }
+        self.split(range.start());
+        self.split(range.end());
+        let applied: Vec<u64> = self
+            .patches
+            .range(range.start()..range.end())
+            .filter(|(_, patch)| matches!(patch.stage, Stage::Applied(_)))
+            .map(|(start, _)| *start)
+            .collect();
+        for start in applied {
+            self.take_out(start);
+        }
+    }
+
     /// Takes the next batch, in ascending order. `full_only`: none that could still grow.
     pub fn take(&mut self, full_only: bool) -> Option<Batch> {
         if full_only && self.dirty_bytes < u64::from(WRITE_BYTES_MAX) {

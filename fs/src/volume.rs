@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lacuna_transport::attr::{Attr, NodeKind};
-use lacuna_transport::id::{Generation, NodeId};
+use lacuna_transport::id::{BootId, Generation, NodeId};
 use lacuna_transport::path::NodePath;
 use lacuna_transport::range::ByteRange;
 use parking_lot::Mutex;
@@ -53,6 +53,8 @@ struct State {
     attr: Attr,
     /// What the map and the cached data follow from, see [`Attr::base`].
     base: Generation,
+    /// The run of the server that told of the base.
+    base_run: Option<BootId>,
     map: ExtentMap,
     /// Pages of the map on their way, and what this client changed meanwhile.
     map_fetches: usize,
@@ -175,6 +177,7 @@ impl<R: Remote> Volume<R> {
         let state = State {
             attr,
             base: attr.base,
+            base_run: shared.remote.boot_now(),
             map: ExtentMap::new(attr.size),
             map_fetches: 0,
             changed_meanwhile: RunMap::new(false),
@@ -368,6 +371,7 @@ impl<R: Remote> Volume<R> {
                     state.kernel_base = Some(attr.base);
                 }
                 state.base = attr.base;
+                state.base_run = run;
             }
             if newer {
                 state.adopt(attr);
@@ -381,6 +385,13 @@ impl<R: Remote> Volume<R> {
             state.kernel_base = Some(attr.base);
         }
         state.base = attr.base;
+        if state.base_run == run {
+            // What the server had of ours came before; what it has not comes after. Of another run nobody
+            // knows if it is what somebody changed, or what a crash left: there ours is kept, and sent again
+            // after the next crash.
+            state.back.overlay.cut_applied(range);
+        }
+        state.base_run = run;
         if range == ByteRange::ALL {
             state.map = ExtentMap::new(attr.size);
         } else {

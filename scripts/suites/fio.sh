@@ -22,7 +22,7 @@ verify() {
     local name=$1 size=$2
     shift 2
     printf 'fio %s\n' "$name"
-    fio --name="$name" --filename="$work/mnt/$name" --size="$size" --rw=randwrite --verify=crc32c --verify_fatal=1 \
+    fio --aux-path="$work" --name="$name" --filename="$work/mnt/$name" --size="$size" --rw=randwrite --verify=crc32c --verify_fatal=1 \
         --do_verify=1 --end_fsync=1 "$@" >"$work/output" 2>&1 || fail "fio $name"
     cp "$work/mnt/$name" "$work/$name"
 }
@@ -32,7 +32,7 @@ trimmed() {
     local taken
     printf 'fio trimmed\n'
     head -c "$(numfmt --from=iec "$1")" /dev/urandom >"$work/mnt/trimmed"
-    fio --name=trimmed --filename="$work/mnt/trimmed" --size="$1" --ioengine=falloc --rw=randtrim --bs=64k \
+    fio --aux-path="$work" --name=trimmed --filename="$work/mnt/trimmed" --size="$1" --ioengine=falloc --rw=randtrim --bs=64k \
         >"$work/output" 2>&1 || fail "fio randtrim"
     taken=$(du --block-size=1K "$work/served/trimmed" | cut -f1)
     [ "$taken" -le 64 ] || fail "the trimmed volume takes $taken KiB at the server"

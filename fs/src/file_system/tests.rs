@@ -378,6 +378,19 @@ async fn another_program_at_the_server_does_not_take_what_is_still_to_be_sent() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_server_had_before_another_program_wrote_does_not_hide_it() {
+    let remote = MemoryRemote::default();
+    let (fs, id, open) = created(&remote).await;
+    write(&fs, open, 0, &[1; 8192]).await.unwrap();
+    fs.drain(open).await.unwrap();
+    fs.close(open);
+    remote.change(&path("v"), |content| content.write(at(0, 100), 9));
+    let (open, _) = fs.open(id, Access::Read).await.unwrap();
+    assert_eq!(bytes(&fs, open, at(0, 100)).await, [9; 100]);
+    assert_eq!(bytes(&fs, open, at(100, 100)).await, [1; 100]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn own_changes_keep_the_map_and_the_cache() {
     let remote = MemoryRemote::default();
     remote.change(&path("v"), |content| content.write(at(0, 1 << 20), 5));
