@@ -92,8 +92,7 @@ impl<R: Remote> Namespace<R> {
         node.lookups += 1;
         node.named = true;
         if attr.kind == NodeKind::Volume && node.volume.is_none() {
-            let known = shared.unsettled(attr.id);
-            let known = known.filter(|volume| volume.attr().birth_ns == attr.birth_ns);
+            let known = shared.unsettled(attr.id, attr.birth_ns);
             let new = || Arc::new(Volume::new(Arc::clone(shared), path.clone(), *attr));
             let volume = known.unwrap_or_else(new);
             volume.set_path(path.clone());

@@ -88,13 +88,21 @@ pub struct Batch {
     pub work: Work,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct OnWire {
+    end: u64,
+    batch: BatchId,
+    /// The oldest change in it.
+    born: u64,
+}
+
 #[derive(Debug, Default)]
 pub struct Overlay {
     patches: BTreeMap<u64, Patch>,
     /// Where the dirty ones begin.
     dirty: BTreeSet<u64>,
-    /// Ranges on the wire, whatever became of their patches since: start, end, batch.
-    wire: BTreeMap<u64, (u64, BatchId)>,
+    /// Ranges on the wire by their start, whatever became of their patches since.
+    wire: BTreeMap<u64, OnWire>,
     dirty_bytes: u64,
     sending_bytes: u64,
     applied_bytes: u64,
@@ -162,7 +170,7 @@ impl Overlay {
         let on_wire = self
             .wire
             .iter()
-            .any(|(start, (end, _))| span(*start, *end).overlaps(range));
+            .any(|(start, sent)| sent.born <= change && span(*start, sent.end).overlaps(range));
         on_wire
             || self.dirty.iter().any(|start| {
                 let patch = &self.patches[start];
@@ -173,7 +181,7 @@ impl Overlay {
     /// The end of the last byte that no server has yet.
     pub fn unsent_end(&self) -> u64 {
         let dirty = self.dirty.last().map_or(0, |start| self.patches[start].end);
-        let wire = self.wire.last_key_value().map_or(0, |(_, (end, _))| *end);
+        let wire = self.wire.last_key_value().map_or(0, |(_, sent)| sent.end);
         dirty.max(wire)
     }
 
@@ -356,6 +364,7 @@ impl Overlay {
         let mut left = u64::from(WRITE_BYTES_MAX);
         let mut ranges: Vec<ByteRange> = Vec::new();
         let mut slices = Vec::new();
+        let mut born = u64::MAX;
         let starts: Vec<u64> = self
             .dirty
             .range(first..)
@@ -379,6 +388,7 @@ impl Overlay {
                 break;
             };
             patch.stage = Stage::Sending(id);
+            born = born.min(patch.born);
             if let Content::Data(slice) = &patch.content {
                 slices.push(slice.clone());
             }
@@ -390,14 +400,19 @@ impl Overlay {
             }
         }
         for range in &ranges {
-            self.wire.insert(range.start(), (range.end(), id));
+            let sent = OnWire {
+                end: range.end(),
+                batch: id,
+                born,
+            };
+            self.wire.insert(range.start(), sent);
         }
         Work::Write(ranges, slices)
     }
 
     fn take_void(&mut self, first: u64, id: BatchId) -> Work {
         let content = self.patches[&first].content.clone();
-        let mut end = first;
+        let (mut end, mut born) = (first, u64::MAX);
         while let Some(patch) = self.patches.get(&end) {
             let fits = patch.stage == Stage::Dirty && patch.content.same_void(&content) && self.is_free(end);
             if !fits {
@@ -405,10 +420,12 @@ impl Overlay {
             }
             let start = end;
             end = patch.end;
+            born = born.min(patch.born);
             self.restage(span(start, end), Stage::Dirty, Stage::Sending(id));
         }
         let range = span(first, end);
-        self.wire.insert(first, (end, id));
+        let sent = OnWire { end, batch: id, born };
+        self.wire.insert(first, sent);
         match content {
             Content::Hole => Work::Punch(range),
             Content::Zero | Content::Data(_) => Work::Zero(range),
@@ -419,12 +436,12 @@ impl Overlay {
     fn is_free(&self, start: u64) -> bool {
         let range = span(start, self.patches[&start].end);
         let before = self.wire.range(..range.end()).next_back();
-        before.is_none_or(|(_, (end, _))| *end <= range.start())
+        before.is_none_or(|(_, sent)| sent.end <= range.start())
     }
 
     fn off_wire(&mut self, batch: BatchId) -> Vec<ByteRange> {
-        let mine = self.wire.extract_if(.., |_, (_, id)| *id == batch);
-        mine.map(|(start, (end, _))| span(start, end)).collect()
+        let mine = self.wire.extract_if(.., |_, sent| sent.batch == batch);
+        mine.map(|(start, sent)| span(start, sent.end)).collect()
     }
 
     /// Moves the patches within `range` from one stage to another.

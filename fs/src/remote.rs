@@ -29,25 +29,36 @@ use crate::overlay::buffer::Slice;
 
 /// The path of a volume; it changes when the volume is found under another name.
 #[derive(Clone, Debug)]
-pub struct SharedPath(Arc<Mutex<NodePath>>);
+pub struct SharedPath(Arc<Mutex<(NodePath, bool)>>);
 
 impl SharedPath {
     pub fn new(path: NodePath) -> Self {
-        Self(Arc::new(Mutex::new(path)))
+        Self(Arc::new(Mutex::new((path, true))))
     }
 
+    /// The path, also after it was taken away.
     pub fn path(&self) -> NodePath {
-        self.0.lock().clone()
+        self.0.lock().0.clone()
     }
 
     pub fn set(&self, path: NodePath) {
-        *self.0.lock() = path;
+        *self.0.lock() = (path, true);
+    }
+
+    /// The volume has no name any more: what has this one now is another.
+    pub fn take_away(&self) {
+        self.0.lock().1 = false;
+    }
+
+    /// False once the name was taken away.
+    pub fn is_named(&self) -> bool {
+        self.0.lock().1
     }
 }
 
 impl std::fmt::Display for SharedPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.lock().fmt(f)
+        self.0.lock().0.fmt(f)
     }
 }
 

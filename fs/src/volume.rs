@@ -76,6 +76,7 @@ struct State {
 pub struct Volume<R: Remote> {
     path: SharedPath,
     id: NodeId,
+    birth_ns: u64,
     key: CacheKey,
     shared: Arc<Shared<R>>,
     state: Mutex<State>,
@@ -132,6 +133,10 @@ impl State {
     /// Takes over attributes that are newer, but for what this client has changed and not sent.
     fn adopt(&mut self, attr: Attr) {
         let mut next = attr;
+        if self.attr.links == 0 {
+            // We took its name away: an answer from before does not give it back.
+            next.links = 0;
+        }
         self.back.has_grown_to(attr.size);
         let overlay = &self.back.overlay;
         if let Some(size) = self.back.grown_to() {
@@ -192,6 +197,7 @@ impl<R: Remote> Volume<R> {
         Self {
             path: SharedPath::new(path),
             id: attr.id,
+            birth_ns: attr.birth_ns,
             key,
             shared,
             state: Mutex::new(state),
@@ -249,6 +255,9 @@ impl<R: Remote> Volume<R> {
     pub fn unlinked(&self) {
         let mut state = self.state.lock();
         state.attr.links = state.attr.links.saturating_sub(1);
+        if state.attr.links == 0 {
+            self.path.take_away();
+        }
     }
 
     /// Runs of the map held in memory.
@@ -358,7 +367,7 @@ impl<R: Remote> Volume<R> {
             return;
         }
         // Its base is our own latest change: nobody else's came since.
-        let ours = attr.base == state.attr.generation;
+        let ours = attr.base == state.attr.generation && state.attr.base == state.base;
         let (foreign, range) = match told {
             Told::Answer if state.followed && attr.base < state.base => return,
             Told::Answer => (attr.base != state.base && !ours, ByteRange::ALL),
@@ -378,7 +387,9 @@ impl<R: Remote> Volume<R> {
             }
             return;
         }
-        let resized = attr.size != state.attr.size;
+        // An event may come after answers to changes that we made since.
+        let size = if newer { attr.size } else { state.attr.size };
+        let resized = size != state.attr.size;
         let range = if resized { ByteRange::ALL } else { range };
         if range.is_empty() && state.kernel_base == Some(state.base) {
             // Only names or attributes: the pages are still good.
@@ -393,13 +404,14 @@ impl<R: Remote> Volume<R> {
         }
         state.base_run = run;
         if range == ByteRange::ALL {
-            state.map = ExtentMap::new(attr.size);
+            state.map = ExtentMap::new(size);
         } else {
             state.map.forget(range);
         }
         if newer {
             state.adopt(attr);
         }
+        debug_assert_eq!(state.map.size(), state.attr.size);
         state.overlay_on_map(ByteRange::ALL);
         state.flights.retain(|flight| !flight.go_stale(range));
         self.shared.cache.remove(self.key, range);

@@ -476,14 +476,9 @@ impl<R: Remote> Filesystem for Adapter<R> {
         reply: ReplyCreate,
     ) {
         guarded("create", || {
-            let exclusive = OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::EXCL);
-            self.create_volume(
-                NodeId(parent.0),
-                name,
-                new_node(request, mode & !umask),
-                exclusive,
-                reply,
-            );
+            let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+            let node = new_node(request, mode & !umask);
+            self.create_volume(NodeId(parent.0), name, node, flags, reply);
         });
     }
 

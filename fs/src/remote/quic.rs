@@ -16,6 +16,7 @@ use lacuna_transport::limits::FOLDER_NODES_MAX;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::WireError;
+use lacuna_transport::wire::error_code::ErrorCode;
 use lacuna_transport::wire::frame::{Code, Kind};
 use lacuna_transport::wire::map_page::MapPage;
 use lacuna_transport::wire::message::{
@@ -47,6 +48,8 @@ pub struct QuicVolume {
     link: Arc<Link>,
     path: SharedPath,
     id: NodeId,
+    /// Tells the node from a later one that got the same id.
+    birth_ns: u64,
     access: Access,
     /// Number of the session, and the volume's handle in it.
     bound: Mutex<(u64, Handle)>,
@@ -76,6 +79,7 @@ impl QuicRemote {
             link: Arc::clone(&self.link),
             path: path.clone(),
             id: opened.attr.id,
+            birth_ns: opened.attr.birth_ns,
             access,
             bound: Mutex::new((session, opened.handle)),
             rebinding: tokio::sync::Mutex::new(()),
@@ -145,7 +149,15 @@ impl QuicVolume {
         if let Some((_, handle)) = bound() {
             return Ok(handle);
         }
+        let replaced =
+            || RequestError::Failed(ErrorCode::Stale, format!("{} is another volume now", self.path));
+        if !self.path.is_named() {
+            return Err(replaced());
+        }
         let opened = open(session, &self.path.path(), self.id, self.access).await?;
+        if opened.attr.birth_ns != self.birth_ns {
+            return Err(replaced());
+        }
         *self.bound.lock() = (session.number, opened.handle);
         Ok(opened.handle)
     }
@@ -180,7 +192,6 @@ async fn open(
     id: NodeId,
     access: Access,
 ) -> Result<Opened, RequestError> {
-    use lacuna_transport::wire::error_code::ErrorCode;
     let opened: Opened = session
         .ask(
             Kind::Open,

@@ -12,7 +12,7 @@ use lacuna_transport::limits::{COPY_BYTES_MAX, VOLUME_BYTES_MAX};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::message::Reshape;
 
-use super::write_back::is_passing;
+use super::write_back::LOST_PAUSE;
 use super::{State, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::BLOCK_BYTES;
@@ -30,16 +30,23 @@ macro_rules! carried {
             let $bound = $volume.bound()?;
             let $bound = &*$bound;
             match $change.await {
-                Err(error) if is_passing(error.kind()) => {
+                Err(error) if $volume.passes(&error) => {
                     tracing::debug!(volume = %$volume.path, %error, "a change was lost; sending it again");
+                    tokio::time::sleep(LOST_PAUSE).await;
                 }
-                other => break other?,
+                other => break ($boot, other?),
             }
         }
     };
 }
 
 impl State {
+    /// False if the answer of this run of the server is not the last word on `range`: another run is known by
+    /// now, or older bytes are on their way again. Then the change is made again, to the same effect.
+    fn is_last_word(&self, boot: BootId, range: ByteRange) -> bool {
+        self.back.is_with(boot) && !self.back.overlay.is_unsent(range, u64::MAX)
+    }
+
     /// A hole or zeros that the server made, or bytes that came from elsewhere.
     fn note_grown(&mut self, end: u64) {
         if end > self.attr.size {
@@ -60,21 +67,31 @@ impl<R: Remote> Volume<R> {
                 format!("{range} of {}", self.path()),
             ));
         }
-        let _alone = self.gate.write().await;
-        self.keep();
+        let alone = self.gate.write().await;
+        let _kept = self.keep();
         let shared = Arc::clone(&self.shared);
-        let attr: Attr = carried!(self, range, |boot, bound| shared
-            .remote
-            .reshape(bound, boot, how, range, grow));
-        if self.reshaped(how, range, grow, attr) {
+        let flush_now = loop {
+            let (boot, attr): (BootId, Attr) = carried!(self, range, |boot, bound| shared
+                .remote
+                .reshape(bound, boot, how, range, grow));
+            if let Some(flush_now) = self.reshaped(boot, how, range, grow, attr) {
+                break flush_now;
+            }
+        };
+        drop(alone);
+        if flush_now {
             self.flush(true).await?;
         }
         Ok(())
     }
 
-    /// Takes note of what the server did; true if so much is noted that a flush is due.
-    fn reshaped(&self, how: Reshape, range: ByteRange, grow: bool, attr: Attr) -> bool {
+    /// Takes note of what the server did; true if so much is noted that a flush is due. `None`: it is not the
+    /// last word, see [`State::is_last_word`].
+    fn reshaped(&self, boot: BootId, how: Reshape, range: ByteRange, grow: bool, attr: Attr) -> Option<bool> {
         let mut state = self.state.lock();
+        if !state.is_last_word(boot, range) {
+            return None;
+        }
         if grow {
             state.note_grown(range.end());
         }
@@ -103,7 +120,7 @@ impl<R: Remote> Volume<R> {
         state.note_map_change(inside.align_out(BLOCK_BYTES));
         self.overtake(&mut state, range);
         self.answered_with(&mut state, attr);
-        state.back.overlay.patch_count() > VOIDS_MAX || !room
+        Some(state.back.overlay.patch_count() > VOIDS_MAX || !room)
     }
 
     /// Gives the volume another size.
@@ -120,12 +137,23 @@ impl<R: Remote> Volume<R> {
 
     /// The caller holds the gate.
     async fn resize_alone(self: &Arc<Self>, size: u64) -> Result<()> {
-        self.keep();
+        let _kept = self.keep();
         let shared = Arc::clone(&self.shared);
-        let attr: Attr = carried!(self, ByteRange::ALL, |boot, bound| shared
-            .remote
-            .resize(bound, boot, size));
+        loop {
+            let (boot, attr): (BootId, Attr) = carried!(self, ByteRange::ALL, |boot, bound| shared
+                .remote
+                .resize(bound, boot, size));
+            if self.resized(boot, size, attr) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn resized(&self, boot: BootId, size: u64, attr: Attr) -> bool {
         let mut state = self.state.lock();
+        if !state.is_last_word(boot, ByteRange::ALL) {
+            return false;
+        }
         let beyond = ByteRange::new(size.min(state.attr.size), u64::MAX).unwrap_or(ByteRange::EMPTY);
         state.back.overlay.cut(beyond);
         state.back.note_resize(size);
@@ -134,16 +162,22 @@ impl<R: Remote> Volume<R> {
         state.note_map_change(beyond);
         self.overtake(&mut state, beyond);
         self.answered_with(&mut state, attr);
-        Ok(())
+        true
     }
 
     /// Tells the server of a size that only a hole made, unless it has changed again meanwhile.
     pub(super) async fn grow(self: &Arc<Self>, size: u64) -> Result<()> {
         let _alone = self.gate.write().await;
-        if self.state.lock().back.grown_to() != Some(size) {
-            return Ok(());
+        // What was written meanwhile may reach further.
+        self.drain(ByteRange::ALL).await?;
+        let (grown_to, now) = {
+            let state = self.state.lock();
+            (state.back.grown_to(), state.attr.size)
+        };
+        match grown_to {
+            Some(_) => self.resize_alone(size.max(now)).await,
+            None => Ok(()),
         }
-        self.resize_alone(size).await
     }
 
     /// Copies `range` of `source` to `offset` of this volume, at the server and durably. Returns how many
@@ -165,10 +199,12 @@ impl<R: Remote> Volume<R> {
         if range.is_empty() {
             return Ok(0);
         }
+        // The end of the source too, and before the gate: it may be this very volume.
+        source.drain_all().await?;
         let _alone = self.gate.write().await;
-        self.keep();
+        let _kept = self.keep();
         let shared = Arc::clone(&self.shared);
-        let (bytes, attr) = carried!(self, ByteRange::ALL, |boot, bound| async {
+        let (_, (bytes, attr)) = carried!(self, ByteRange::ALL, |boot, bound| async {
             // A run that lost what the source had not flushed gets it first.
             source.settle().await?;
             source.drain(ByteRange::ALL).await?;
@@ -177,7 +213,6 @@ impl<R: Remote> Volume<R> {
         });
         let done = target.split_at(offset.saturating_add(bytes)).0;
         self.copied(done, attr);
-        self.let_go_if_settled();
         if !done.is_empty() {
             self.start_loading_map();
         }
@@ -203,11 +238,20 @@ impl<R: Remote> Volume<R> {
         let _alone = self.gate.write().await;
         self.drain(ByteRange::ALL).await?;
         let shared = Arc::clone(&self.shared);
+        let times = NewAttr {
+            mode: None,
+            uid: None,
+            gid: None,
+            ..attr
+        };
         let attr = match self.bound() {
             Ok(bound) => shared.remote.set_attr(Named::Open(&*bound), attr).await?,
             Err(_) => shared.remote.set_attr(Named::Path(&self.path()), attr).await?,
         };
         let mut state = self.state.lock();
+        if times != NewAttr::default() {
+            state.back.note_times(times);
+        }
         self.answered_with(&mut state, attr);
         Ok(())
     }

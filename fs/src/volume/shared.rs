@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::Volume;
 use super::notices::Notices;
 use crate::cache::budget::Budget;
-use crate::cache::{BlockCache, PAGE_BYTES};
+use crate::cache::{BlockCache, CacheKey, PAGE_BYTES};
 use crate::counters::Counters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::overlay::buffer::DirtyShare;
@@ -74,7 +74,7 @@ pub struct Shared<R: Remote> {
     /// No more writes are taken in: what is there is being saved for the last time.
     closing: AtomicBool,
     /// Kept alive until the server has flushed all of it, whether or not the kernel still knows them.
-    unsettled: Mutex<HashMap<NodeId, Arc<Volume<R>>>>,
+    unsettled: Mutex<HashMap<CacheKey, Arc<Volume<R>>>>,
     lost: Mutex<BTreeSet<NodePath>>,
 }
 
@@ -171,22 +171,20 @@ impl<R: Remote> Shared<R> {
 
     /// The volume has something to send or to flush.
     pub(super) fn unsettle(&self, volume: &Arc<Volume<R>>) {
-        self.unsettled.lock().insert(volume.id(), Arc::clone(volume));
+        self.unsettled.lock().insert(volume.key, Arc::clone(volume));
     }
 
     /// All of it is flushed.
     pub(super) fn settle(&self, volume: &Arc<Volume<R>>) {
-        let mut unsettled = self.unsettled.lock();
-        let same = |found: &Arc<Volume<R>>| Arc::ptr_eq(found, volume);
-        let found = unsettled.get(&volume.id()).is_some_and(same);
-        let removed = found.then(|| unsettled.remove(&volume.id())).flatten();
-        drop(unsettled);
+        let removed = self.unsettled.lock().remove(&volume.key);
         drop(removed);
     }
 
     /// A volume that the kernel may have forgotten, and we cannot yet.
-    pub fn unsettled(&self, id: NodeId) -> Option<Arc<Volume<R>>> {
-        self.unsettled.lock().get(&id).cloned()
+    pub fn unsettled(&self, id: NodeId, birth_ns: u64) -> Option<Arc<Volume<R>>> {
+        let unsettled = self.unsettled.lock();
+        let same = |volume: &&Arc<Volume<R>>| volume.id == id && volume.birth_ns == birth_ns;
+        unsettled.values().find(same).cloned()
     }
 
     /// All volumes with something the server has not flushed.

@@ -42,6 +42,7 @@ impl State {
             Some(Content::Zero | Content::Data(_)) => self.map.mark_zero(range),
         }
         self.note_map_change(blocks);
+        self.back.forget_times();
         let now = now();
         (self.attr.modified, self.attr.changed) = (now, now);
     }
@@ -137,7 +138,7 @@ impl<R: Remote> Volume<R> {
         }
         self.shared.counters.written_bytes.add(range.len());
         if state.back.grown_to().is_some() {
-            self.keep();
+            self.shared.unsettle(self);
         }
         self.wake_writer(&mut state);
         Ok(WriteNow::Done)

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lacuna_transport::attr::Attr;
+use lacuna_transport::attr::{Attr, NewAttr};
 use lacuna_transport::id::BootId;
 use lacuna_transport::limits::WRITE_BYTES_MAX;
 use lacuna_transport::range::ByteRange;
@@ -27,8 +27,9 @@ use tokio::time::Instant;
 
 use super::{Shared, State, Volume};
 use crate::error::{Error, ErrorKind, Result};
+use crate::extent_map::BLOCK_BYTES;
 use crate::overlay::{Batch, BatchId, Overlay, Work};
-use crate::remote::Remote;
+use crate::remote::{Named, Remote};
 
 /// Batches of one volume on the wire at once.
 const BATCHES_MAX: usize = 16;
@@ -38,7 +39,10 @@ const LINGER: Duration = Duration::from_millis(10);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Pause after a change was lost with its session, so that a server that ends each session is not flooded.
-const LOST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const LOST_PAUSE: Duration = Duration::from_millis(50);
+/// How long a volume that is not found any more may be on its way to another name: a rename that was lost with
+/// its session is sent again by then.
+const GONE_AFTER: Duration = Duration::from_secs(10);
 /// What was applied for so long is flushed.
 const FLUSH_AFTER: Duration = Duration::from_secs(5);
 /// Reservations of space kept for another run of the server; more of them cause a flush.
@@ -66,6 +70,12 @@ pub(super) struct WriteBack {
     last_failure: Option<Error>,
     /// Tries that failed, also of the same error.
     failed_tries: u64,
+    /// Since when the server does not find the volume.
+    gone_since: Option<Instant>,
+    /// Times that were set since the last flush: what is sent again moves them.
+    times: Option<NewAttr>,
+    /// Another run has not got them yet.
+    times_behind: bool,
     running: bool,
     flushing: bool,
     /// What was changed up to here does not wait for its batch to be filled: somebody waits for it, or it
@@ -121,6 +131,11 @@ impl WriteBack {
         self.grown_to = self.grown_to.filter(|wanted| *wanted > size);
     }
 
+    /// True if the changes so far are with this run of the server.
+    pub(super) fn is_with(&self, boot: BootId) -> bool {
+        self.boot == Some(boot)
+    }
+
     /// True if this run of the server may lack what an earlier one had.
     pub(super) fn is_ahead_of(&self, run: Option<BootId>) -> bool {
         self.is_unflushed() && (self.behind || self.boot != run)
@@ -148,6 +163,20 @@ impl WriteBack {
         self.reserved.retain(|(range, _, _)| !range.is_empty());
     }
 
+    /// Times were set; a write after it moves them again.
+    pub(super) fn note_times(&mut self, attr: NewAttr) {
+        let times = self.times.unwrap_or_default();
+        self.times = Some(NewAttr {
+            accessed: attr.accessed.or(times.accessed),
+            modified: attr.modified.or(times.modified),
+            ..NewAttr::default()
+        });
+    }
+
+    pub(super) fn forget_times(&mut self) {
+        self.times = None;
+    }
+
     /// False if there are too many: flush now.
     pub(super) fn note_reservation(&mut self, range: ByteRange, grow: bool) -> bool {
         let answer = self.note_answer();
@@ -160,6 +189,9 @@ impl WriteBack {
         self.flushed = self.flushed.max(answers);
         self.resized = self.resized.filter(|(_, answer)| *answer > answers);
         self.reserved.retain(|(_, _, answer)| *answer > answers);
+        if !self.is_unflushed() {
+            (self.times, self.times_behind) = (None, false);
+        }
         self.applied_since = self.is_unflushed().then(Instant::now);
     }
 
@@ -340,7 +372,7 @@ impl<R: Remote> Volume<R> {
         };
         let outcome = self.deliver(batch.work.clone()).await;
         sending.batch = None;
-        let lost = matches!(&outcome, Err(error) if is_passing(error.kind()));
+        let lost = matches!(&outcome, Err(error) if self.passes(error));
         self.delivered(&batch, outcome);
         drop(batch);
         if lost {
@@ -348,25 +380,37 @@ impl<R: Remote> Volume<R> {
         }
     }
 
-    async fn deliver(self: &Arc<Self>, work: Work) -> Result<Attr> {
+    /// Tells which run of the server answered what.
+    async fn deliver(self: &Arc<Self>, work: Work) -> Result<(BootId, Attr)> {
         let boot = self.settle().await?;
         let (remote, bound) = (&self.shared.remote, self.bound()?);
-        match work {
+        let attr = match work {
             Work::Write(ranges, slices) => {
                 let bytes = ranges.iter().map(|range| range.len()).sum();
                 let attr = remote.write(&bound, boot, ranges, slices).await?;
                 self.shared.counters.sent_bytes.add(bytes);
-                Ok(attr)
+                attr
             }
-            Work::Zero(range) => remote.reshape(&bound, boot, Reshape::Zero, range, true).await,
-            Work::Punch(range) => remote.reshape(&bound, boot, Reshape::Punch, range, false).await,
-        }
+            Work::Zero(range) => {
+                let zero = remote.reshape(&bound, boot, Reshape::Zero, range, true);
+                zero.await?
+            }
+            Work::Punch(range) => {
+                let punch = remote.reshape(&bound, boot, Reshape::Punch, range, false);
+                punch.await?
+            }
+        };
+        Ok((boot, attr))
     }
 
-    fn delivered(self: &Arc<Self>, batch: &Batch, outcome: Result<Attr>) {
+    fn delivered(self: &Arc<Self>, batch: &Batch, outcome: Result<(BootId, Attr)>) {
+        let passing = matches!(&outcome, Err(error) if self.passes(error));
         let mut state = self.state.lock();
         match outcome {
-            Ok(attr) => {
+            // Another run of the server is known by now, and it may lack this.
+            Ok((boot, _)) if state.back.boot != Some(boot) => state.back.overlay.lost(batch.id),
+            Ok((_, attr)) => {
+                state.back.gone_since = None;
                 state.back.overlay.answered(batch.id);
                 state.back.stuck = None;
                 state.back.failing &= state.back.overlay.has_unsent();
@@ -376,11 +420,13 @@ impl<R: Remote> Volume<R> {
                     Work::Zero(range) | Work::Punch(range) => std::slice::from_ref(range),
                 };
                 for range in ranges {
+                    // A page of the map that is on its way may be older.
+                    state.note_map_change(range.align_out(BLOCK_BYTES));
                     self.overtake(&mut state, *range);
                 }
                 self.answered_with(&mut state, attr);
             }
-            Err(error) if is_passing(error.kind()) => {
+            Err(error) if passing => {
                 tracing::debug!(volume = %self.path, %error, "a batch was lost; sending it again");
                 state.back.overlay.lost(batch.id);
             }
@@ -400,6 +446,19 @@ impl<R: Remote> Volume<R> {
         if flush {
             self.shared.make_room();
         }
+    }
+
+    /// True if the same is to be sent again after a pause.
+    pub(super) fn passes(&self, error: &Error) -> bool {
+        if is_passing(error.kind()) {
+            return true;
+        }
+        let mut state = self.state.lock();
+        if !is_gone(error.kind()) || state.attr.links == 0 {
+            return false;
+        }
+        let since = *state.back.gone_since.get_or_insert_with(Instant::now);
+        since.elapsed() < GONE_AFTER
     }
 
     /// The server applied a change of `range`: what was fetched of it before is older.
@@ -499,6 +558,11 @@ impl<R: Remote> Volume<R> {
                 // What was answered by another run is on its way again.
                 continue;
             }
+            if let Some(times) = self.times_behind() {
+                let bound = self.bound()?;
+                shared.remote.set_attr(Named::Open(&*bound), times).await?;
+                self.state.lock().back.times_behind = false;
+            }
             match shared.remote.flush(&*self.bound()?, boot, data_only).await {
                 Ok(attr) => {
                     let mut state = self.state.lock();
@@ -508,12 +572,14 @@ impl<R: Remote> Volume<R> {
                     self.let_go_if_settled();
                     return Ok(());
                 }
-                Err(error) if is_passing(error.kind()) => {
+                Err(error) if self.passes(&error) => {
                     tracing::debug!(volume = %self.path, %error, "a flush was lost; trying again");
                     tokio::time::sleep(LOST_PAUSE).await;
                 }
                 Err(error) => {
-                    // What the server had may be gone from its memory too; here it is not.
+                    // What the server had may be gone from its memory too; here it is not. Beside a change that
+                    // waits for its answer it must not be sent again.
+                    let _pass = self.gate.read().await;
                     let mut state = self.state.lock();
                     state.back.overlay.unapply();
                     state.back.note_failure(&error);
@@ -522,6 +588,12 @@ impl<R: Remote> Volume<R> {
                 }
             }
         }
+    }
+
+    /// Times to set again, once all that moves them was sent again.
+    fn times_behind(&self) -> Option<NewAttr> {
+        let back = &self.state.lock().back;
+        back.times.filter(|_| back.times_behind)
     }
 
     /// The number of answers, and the run of the server they are of, if they are not all flushed.
@@ -553,7 +625,7 @@ impl<R: Remote> Volume<R> {
     pub(super) async fn settle(self: &Arc<Self>) -> Result<BootId> {
         loop {
             match self.try_settle().await {
-                Err(error) if is_passing(error.kind()) => {
+                Err(error) if self.passes(&error) => {
                     tracing::debug!(volume = %self.path, %error, "not brought up to date yet");
                     tokio::time::sleep(LOST_PAUSE).await;
                 }
@@ -579,6 +651,7 @@ impl<R: Remote> Volume<R> {
                 back.overlay.unapply();
                 back.boot = Some(boot);
                 back.behind = true;
+                back.times_behind = back.times.is_some();
             }
             (back.resized, state.attr.size, state.back.reserved.clone())
         };
@@ -591,9 +664,13 @@ impl<R: Remote> Volume<R> {
             remote.resize(&bound, boot, size).await?;
         }
         for (range, grow, _) in reserved {
-            remote
-                .reshape(&bound, boot, Reshape::Allocate, range, grow)
-                .await?;
+            let reserve = remote.reshape(&bound, boot, Reshape::Allocate, range, grow);
+            match reserve.await {
+                Err(error) if !is_passing(error.kind()) && !is_gone(error.kind()) => {
+                    tracing::warn!(volume = %self.path, %range, %error, "cannot reserve the space again");
+                }
+                other => drop(other?),
+            }
         }
         let mut state = self.state.lock();
         state.back.behind = false;
@@ -612,9 +689,11 @@ impl<R: Remote> Volume<R> {
         back.boot == Some(boot) && !back.behind
     }
 
-    /// Has what changed looked after until it is flushed.
-    pub(super) fn keep(self: &Arc<Self>) {
+    /// Has what changed looked after until it is flushed; the guard sees to it that a change that failed leaves
+    /// nothing to look after.
+    pub(super) fn keep(self: &Arc<Self>) -> Kept<'_, R> {
         self.shared.unsettle(self);
+        Kept(self)
     }
 
     pub(super) fn let_go_if_settled(self: &Arc<Self>) {
@@ -623,6 +702,15 @@ impl<R: Remote> Volume<R> {
             self.shared.settle(self);
             self.unbind_if_idle();
         }
+    }
+}
+
+/// See [`Volume::keep`].
+pub(super) struct Kept<'a, R: Remote>(&'a Arc<Volume<R>>);
+
+impl<R: Remote> Drop for Kept<'_, R> {
+    fn drop(&mut self) {
+        self.0.let_go_if_settled();
     }
 }
 

@@ -114,15 +114,25 @@ impl<R: Remote> Adapter<R> {
         parent: NodeId,
         name: &OsStr,
         node: NewNode,
-        exclusive: bool,
+        flags: OFlags,
         reply: ReplyCreate,
     ) {
         let name = match name_of(name) {
             Ok(name) => name,
             Err(error) => return reply.error(error),
         };
-        self.spawn(
-            async move |fs| match fs.create(parent, &name, node, exclusive).await {
+        self.spawn(async move |fs| {
+            let created = async {
+                let exclusive = flags.contains(OFlags::EXCL);
+                let (attr, open) = fs.create(parent, &name, node, exclusive).await?;
+                if attr.size == 0 || !flags.contains(OFlags::TRUNC) {
+                    return Ok((attr, open));
+                }
+                // Another host made it between the kernel's look and this.
+                let attr = fs.set_attr(attr.id, Some(0), NewAttr::default()).await?;
+                Ok((attr, open))
+            };
+            match created.await {
                 Ok((attr, open)) => reply.created(
                     &TTL,
                     &file_attr(&attr),
@@ -131,8 +141,8 @@ impl<R: Remote> Adapter<R> {
                     FopenFlags::empty(),
                 ),
                 Err(error) => reply.error(errno("create", &error)),
-            },
-        );
+            }
+        });
     }
 
     pub(super) fn make_volume(&self, parent: NodeId, name: &OsStr, node: NewNode, reply: ReplyEntry) {
