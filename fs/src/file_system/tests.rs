@@ -6,6 +6,8 @@ use lacuna_transport::attr::{NewAttr, NewNode, NewTime, Timestamp};
 use lacuna_transport::wire::message::{RenameMode, Reshape};
 use proptest::prelude::*;
 
+mod races;
+
 use super::changes::Reach;
 use super::*;
 use crate::remote::memory::MemoryRemote;

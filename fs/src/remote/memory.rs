@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, NewTime, NodeKind, Space, Timestamp};
 use lacuna_transport::extent::{Extent, ExtentKind};
@@ -156,6 +157,19 @@ struct State {
     /// So many answers to changes are lost: they have had their effect.
     lose_answers: u64,
     page_bytes: Option<u64>,
+    delays: Delays,
+    fail_flush: Option<ErrorKind>,
+}
+
+/// How long things take at the server.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delays {
+    /// Before a change has its effect.
+    pub before: Duration,
+    /// Between its effect and its answer.
+    pub answer: Duration,
+    /// Between reading a page of the map and handing it out.
+    pub map: Duration,
 }
 
 impl State {
@@ -255,6 +269,15 @@ impl MemoryRemote {
         self.state.lock().lose_answers = count;
     }
 
+    pub fn delay(&self, delays: Delays) {
+        self.state.lock().delays = delays;
+    }
+
+    /// The next flush fails with this.
+    pub fn fail_next_flush(&self, kind: ErrorKind) {
+        self.state.lock().fail_flush = Some(kind);
+    }
+
     /// Pages of maps cover so many bytes at most.
     pub fn limit_pages_to(&self, bytes: u64) {
         self.state.lock().page_bytes = Some(bytes);
@@ -291,7 +314,15 @@ impl MemoryRemote {
     }
 
     async fn apply(&self, id: u64, boot: BootId, change: impl FnOnce(&mut Content) + Send) -> Result<Attr> {
+        let delays = self.state.lock().delays;
         tokio::task::yield_now().await;
+        pause(delays.before).await;
+        let attr = self.apply_now(id, boot, change);
+        pause(delays.answer).await;
+        attr
+    }
+
+    fn apply_now(&self, id: u64, boot: BootId, change: impl FnOnce(&mut Content)) -> Result<Attr> {
         let mut state = self.asked()?;
         if let Some(kind) = state.fail_changes {
             return Err(Error::new(kind, "made to fail"));
@@ -307,6 +338,12 @@ impl MemoryRemote {
             return Err(Error::new(ErrorKind::Disconnected, "the answer was lost"));
         }
         Ok(attr)
+    }
+}
+
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
     }
 }
 
@@ -446,6 +483,8 @@ impl Remote for MemoryRemote {
                 }
             }
         });
+        let delay = self.state.lock().delays.map;
+        pause(delay).await;
         for page in pages? {
             if !sink(page) {
                 break;
@@ -555,6 +594,9 @@ impl Remote for MemoryRemote {
     }
 
     async fn flush(&self, volume: &MemoryVolume, boot: BootId, _data_only: bool) -> Result<Attr> {
+        if let Some(kind) = self.state.lock().fail_flush.take() {
+            return Err(Error::new(kind, "made to fail"));
+        }
         let attr = self.apply(volume.id, boot, |_| {}).await?;
         let mut state = self.state.lock();
         let now = state.content(volume.id)?.clone();
