@@ -117,7 +117,14 @@ impl<R: Remote> Volume<R> {
         if state.back.overlay.patch_count() > PATCHES_MAX {
             return Ok(WriteNow::Wait);
         }
-        for run in runs_of(self.shared.detect_zeroes, offset, bytes) {
+        let overlay = &state.back.overlay;
+        let runs = runs_of(self.shared.detect_zeroes, offset, bytes, |head| {
+            overlay
+                .pieces(head)
+                .iter()
+                .all(|(_, found)| found.as_ref().is_some_and(reads_zero))
+        });
+        for run in runs {
             match run {
                 Run::Data(range, bytes) => {
                     let room = state.back.overlay.room_needed(range.start(), range.len());
@@ -157,8 +164,21 @@ enum Run<'a> {
     Zeros(ByteRange, Content),
 }
 
-/// Splits a write into data and whole blocks of zeros.
-fn runs_of(detect: DetectZeroes, offset: u64, bytes: &[u8]) -> Vec<Run<'_>> {
+fn reads_zero(content: &Content) -> bool {
+    match content {
+        Content::Data(slice) => slice.as_ref().iter().all(|byte| *byte == 0),
+        Content::Zero | Content::Hole => true,
+    }
+}
+
+/// Splits a write into data and whole blocks of zeros. The kernel may cut a write anywhere: a block whose first
+/// part was written as zeros before (`zeros_before`) becomes whole with its last part.
+fn runs_of(
+    detect: DetectZeroes,
+    offset: u64,
+    bytes: &[u8],
+    zeros_before: impl Fn(ByteRange) -> bool,
+) -> Vec<Run<'_>> {
     let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let whole = ByteRange::at_saturating(offset, len);
     let content = match detect {
@@ -174,8 +194,13 @@ fn runs_of(detect: DetectZeroes, offset: u64, bytes: &[u8]) -> Vec<Run<'_>> {
     let mut rest = whole;
     while !rest.is_empty() {
         let (part, tail) = rest.split_at((rest.start() / PAGE_BYTES + 1).saturating_mul(PAGE_BYTES));
-        let zeros = part.len() == PAGE_BYTES && slice(part).iter().all(|byte| *byte == 0);
+        let block = part.align_out(PAGE_BYTES);
+        let head = block.split_at(part.start()).0;
+        let zeros = part.end() == block.end()
+            && slice(part).iter().all(|byte| *byte == 0)
+            && (head.is_empty() || zeros_before(head));
         rest = tail;
+        let part = if zeros { block } else { part };
         match runs.last_mut() {
             Some(Run::Data(last, held)) if !zeros => {
                 *last = ByteRange::new(last.start(), part.end()).unwrap_or(*last);
@@ -205,8 +230,8 @@ fn now() -> Timestamp {
 mod tests {
     use super::*;
 
-    fn shape(detect: DetectZeroes, offset: u64, bytes: &[u8]) -> Vec<(u64, u64, bool)> {
-        runs_of(detect, offset, bytes)
+    fn shape(detect: DetectZeroes, offset: u64, bytes: &[u8], before: bool) -> Vec<(u64, u64, bool)> {
+        runs_of(detect, offset, bytes, |_| before)
             .iter()
             .map(|run| match run {
                 Run::Data(range, held) => {
@@ -222,11 +247,11 @@ mod tests {
     fn only_whole_aligned_blocks_become_zeros() {
         let mut bytes = vec![0; 5 * 4096];
         bytes[0] = 1;
-        let off = shape(DetectZeroes::Off, 0, &bytes);
+        let off = shape(DetectZeroes::Off, 0, &bytes, false);
         assert_eq!(off, [(0, 5 * 4096, false)]);
-        let on = shape(DetectZeroes::On, 0, &bytes);
+        let on = shape(DetectZeroes::On, 0, &bytes, false);
         assert_eq!(on, [(0, 4096, false), (4096, 5 * 4096, true)]);
-        let apart = shape(DetectZeroes::Unmap, 100, &bytes[..3 * 4096]);
+        let apart = shape(DetectZeroes::Unmap, 100, &bytes[..3 * 4096], false);
         assert_eq!(
             apart,
             [
@@ -235,5 +260,15 @@ mod tests {
                 (3 * 4096, 3 * 4096 + 100, false)
             ]
         );
+    }
+
+    #[test]
+    fn a_block_that_was_cut_becomes_whole_with_its_last_part() {
+        let zeros = vec![0; 4096];
+        assert_eq!(
+            shape(DetectZeroes::On, 100, &zeros, true),
+            [(0, 4096, true), (4096, 4196, false)]
+        );
+        assert_eq!(shape(DetectZeroes::On, 100, &zeros, false), [(100, 4196, false)]);
     }
 }
