@@ -14,7 +14,7 @@ cargo build --profile test-fast --workspace --bins --locked --quiet
 cargo test --profile test-fast -p lacuna-tests --features long --test long --locked -- --test-threads=1 --nocapture
 
 say "a server that is killed 100 times"
-LACUNA_KILLS=100 cargo test --profile test-fast -p lacuna-tests --test crash --locked -- --test-threads=1
+LACUNA_KILLS=1000 cargo test --profile test-fast -p lacuna-tests --test crash --locked -- --test-threads=1
 
 say "the model with other seeds"
 for seed in $(seq 1001 1020); do

@@ -1,6 +1,6 @@
 //! `kill -9` under a writer: of the server, which comes back, and of the client, which is mounted again.
 //!
-//! `LACUNA_KILLS=N` kills the server so often (15 by default), `LACUNA_SEED=N` draws other operations.
+//! `LACUNA_KILLS=N` kills the server so often (100 by default), `LACUNA_SEED=N` draws other operations.
 
 use std::env;
 

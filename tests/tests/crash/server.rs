@@ -54,7 +54,7 @@ fn under_a_writer(options: &[&str], seed: u64, kills: u64) -> Result<()> {
 #[test]
 fn a_writer_sees_no_error_and_nothing_is_lost_or_done_twice() -> Result<()> {
     let seed = number_from("LACUNA_SEED", 1)?;
-    let kills = number_from("LACUNA_KILLS", 15)?;
+    let kills = number_from("LACUNA_KILLS", 100)?;
     under_a_writer(&[], seed, kills)
         .with_context(|| format!("replay: LACUNA_SEED={seed} LACUNA_KILLS={kills}"))
 }
@@ -63,7 +63,7 @@ fn a_writer_sees_no_error_and_nothing_is_lost_or_done_twice() -> Result<()> {
 #[test]
 fn a_small_buffer_loses_nothing_either() -> Result<()> {
     let seed = number_from("LACUNA_SEED", 2)?;
-    let kills = number_from("LACUNA_KILLS", 15)?.div_ceil(3);
+    let kills = number_from("LACUNA_KILLS", 100)?.div_ceil(3);
     under_a_writer(&["dirty=4M"], seed, kills)
         .with_context(|| format!("replay: LACUNA_SEED={seed} LACUNA_KILLS={}", kills * 3))
 }
