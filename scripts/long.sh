@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests that take many minutes: tools that read and digest 100 GiB of holes, a server that is killed a hundred
+# The tests that take many minutes: tools that read and digest 100 GiB of holes, a server that is killed a thousand
 # times under a writer, the model with many seeds, and the suites of others at length. Not part of test.sh.
 #
 # Usage: scripts/long.sh   (after scripts/test.sh, which installs what both need)
@@ -13,8 +13,11 @@ need_rust
 cargo build --profile test-fast --workspace --bins --locked --quiet
 cargo test --profile test-fast -p lacuna-tests --features long --test long --locked -- --test-threads=1 --nocapture
 
-say "a server that is killed 100 times"
+say "a server that is killed 1000 times"
 LACUNA_KILLS=1000 cargo test --profile test-fast -p lacuna-tests --test crash --locked -- --test-threads=1
+
+say "write-back in virtual time: 100,000 random runs through crashes and lost answers"
+PROPTEST_CASES=100000 cargo test --release -p lacuna --lib --locked -- equals_an_array_through
 
 say "the model with other seeds"
 for seed in $(seq 1001 1020); do

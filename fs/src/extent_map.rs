@@ -11,7 +11,6 @@
 
 use lacuna_transport::extent::ExtentKind;
 use lacuna_transport::range::ByteRange;
-use lacuna_transport::wire::map_page::MapPage;
 
 use crate::run_map::RunMap;
 
@@ -73,13 +72,7 @@ impl ExtentMap {
         self.classes.run_count() + self.zeros.run_count()
     }
 
-    /// Takes over what a page says. The page is of this map's generation.
-    pub fn apply(&mut self, page: &MapPage) {
-        for extent in page.extents() {
-            self.set(extent.range, extent.kind);
-        }
-    }
-
+    /// Takes over an extent that the server told. It is of this map's generation.
     pub fn set(&mut self, range: ByteRange, kind: ExtentKind) {
         let class = match kind {
             ExtentKind::Data | ExtentKind::Zero => Class::Data,

@@ -22,8 +22,6 @@ struct Node<R: Remote> {
     kind: NodeKind,
     birth_ns: u64,
     lookups: u64,
-    /// False once its name was taken away by us.
-    named: bool,
     volume: Option<Arc<Volume<R>>>,
 }
 
@@ -53,7 +51,6 @@ impl<R: Remote> Namespace<R> {
             kind: NodeKind::Folder,
             birth_ns: 0,
             lookups: 1,
-            named: true,
             volume: None,
         };
         Self {
@@ -81,7 +78,6 @@ impl<R: Remote> Namespace<R> {
             kind: attr.kind,
             birth_ns: attr.birth_ns,
             lookups: 0,
-            named: true,
             volume: None,
         });
         if node.birth_ns != attr.birth_ns || node.kind != attr.kind {
@@ -90,7 +86,6 @@ impl<R: Remote> Namespace<R> {
             node.birth_ns = attr.birth_ns;
         }
         node.lookups += 1;
-        node.named = true;
         if attr.kind == NodeKind::Volume && node.volume.is_none() {
             let known = shared.unsettled(attr.id, attr.birth_ns);
             let new = || Arc::new(Volume::new(Arc::clone(shared), path.clone(), *attr));
@@ -125,7 +120,6 @@ impl<R: Remote> Namespace<R> {
     pub fn removed(&mut self, path: &NodePath) -> Option<Arc<Volume<R>>> {
         let id = self.by_path.remove(path)?;
         let node = self.nodes.get_mut(&id)?;
-        node.named = false;
         let volume = node.volume.clone()?;
         volume.unlinked();
         Some(volume)

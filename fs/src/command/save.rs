@@ -59,10 +59,9 @@ pub(super) fn word(outcome: &anyhow::Result<()>) -> String {
 
 async fn flush(fs: &FileSystem<QuicRemote>, deadline: Option<Duration>) -> Vec<Error> {
     let shared = fs.shared();
-    let progress = || shared.counters.sent_bytes.value();
     let all = async { Ok(fs.flush_all().await) };
     let flushed = match deadline {
-        Some(_) => shared.while_it_goes_on("saving", progress, all).await,
+        Some(_) => shared.while_it_goes_on("saving", all).await,
         None => all.await,
     };
     flushed.unwrap_or_else(|error| vec![error])

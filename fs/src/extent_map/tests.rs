@@ -1,7 +1,5 @@
 //! The map against a model with one entry for each byte.
 
-use lacuna_transport::extent::Extent;
-use lacuna_transport::id::Generation;
 use proptest::prelude::*;
 
 use super::*;
@@ -98,13 +96,10 @@ fn alternating_zeros_do_not_lengthen_a_seek() {
 }
 
 #[test]
-fn pages_fill_the_map() {
+fn extents_fill_the_map() {
     let mut map = ExtentMap::new(8192);
-    let extents = [
-        Extent::new(ByteRange::new(0, 4096).unwrap(), ExtentKind::Hole),
-        Extent::new(ByteRange::new(4096, 8192).unwrap(), ExtentKind::Data),
-    ];
-    map.apply(&MapPage::fill(Generation(1), 8192, 0, extents));
+    map.set(ByteRange::new(0, 4096).unwrap(), ExtentKind::Hole);
+    map.set(ByteRange::new(4096, 8192).unwrap(), ExtentKind::Data);
     assert_eq!(map.seek_data(0), Sought::At(4096));
     assert_eq!(map.first_unknown(0), None);
 }

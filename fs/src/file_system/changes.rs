@@ -151,8 +151,7 @@ impl<R: Remote> FileSystem<R> {
 
     /// Waits for as long as something goes on.
     async fn going_on<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let progress = || self.shared.counters.sent_bytes.value();
-        self.shared.while_it_goes_on(what, progress, work).await
+        self.shared.while_it_goes_on(what, work).await
     }
 
     fn writable(&self, open: OpenId) -> Result<Arc<OpenVolume<R>>> {

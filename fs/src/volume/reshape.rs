@@ -47,8 +47,8 @@ impl State {
         self.back.is_with(boot) && !self.back.overlay.is_unsent(range, u64::MAX)
     }
 
-    /// A hole or zeros that the server made, or bytes that came from elsewhere.
-    fn note_grown(&mut self, end: u64) {
+    /// The volume reaches at least to `end` now.
+    pub(super) fn note_grown(&mut self, end: u64) {
         if end > self.attr.size {
             self.attr.size = end;
             let before = self.map.size();
@@ -204,23 +204,32 @@ impl<R: Remote> Volume<R> {
         let _alone = self.gate.write().await;
         let _kept = self.keep();
         let shared = Arc::clone(&self.shared);
-        let (_, (bytes, attr)) = carried!(self, ByteRange::ALL, |boot, bound| async {
-            // A run that lost what the source had not flushed gets it first.
-            source.settle().await?;
-            source.drain(ByteRange::ALL).await?;
-            let from = source.bound()?;
-            shared.remote.copy(boot, (&*from, range), (bound, offset)).await
-        });
-        let done = target.split_at(offset.saturating_add(bytes)).0;
-        self.copied(done, attr);
+        let done = loop {
+            let (boot, (bytes, attr)): (BootId, (u64, Attr)) =
+                carried!(self, ByteRange::ALL, |boot, bound| async {
+                    // A run that lost what the source had not flushed gets it first.
+                    source.settle().await?;
+                    source.drain(ByteRange::ALL).await?;
+                    let from = source.bound()?;
+                    shared.remote.copy(boot, (&*from, range), (bound, offset)).await
+                });
+            let done = target.split_at(offset.saturating_add(bytes)).0;
+            if self.copied(boot, done, attr) {
+                break done;
+            }
+        };
         if !done.is_empty() {
             self.start_loading_map();
         }
-        Ok(bytes)
+        Ok(done.len())
     }
 
-    fn copied(&self, done: ByteRange, attr: Attr) {
+    /// False if it is not the last word, see [`State::is_last_word`].
+    fn copied(&self, boot: BootId, done: ByteRange, attr: Attr) -> bool {
         let mut state = self.state.lock();
+        if !state.is_last_word(boot, ByteRange::ALL) {
+            return false;
+        }
         state.note_grown(done.end());
         state.back.overlay.cut(done);
         // The server flushed the target, and with it what was answered before.
@@ -231,6 +240,7 @@ impl<R: Remote> Volume<R> {
         state.note_map_change(blocks);
         self.overtake(&mut state, done);
         self.answered_with(&mut state, attr);
+        true
     }
 
     /// Sets mode, owner and times, after what was written so far: a time that is set stays.

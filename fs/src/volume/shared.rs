@@ -135,23 +135,17 @@ impl<R: Remote> Shared<R> {
         }
     }
 
-    /// Ends an operation in which nothing goes on any more for too long; how far it got is what `progress`
-    /// says.
-    pub async fn while_it_goes_on<T>(
-        &self,
-        what: &str,
-        progress: impl Fn() -> u64,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+    /// Ends an operation during which nothing was sent any more for too long.
+    pub async fn while_it_goes_on<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
         let Some(deadline) = self.deadline else {
             return work.await;
         };
         let mut work = std::pin::pin!(work);
         loop {
-            let before = progress();
+            let before = self.counters.sent_bytes.value();
             match tokio::time::timeout(deadline, &mut work).await {
                 Ok(result) => return result,
-                Err(_) if progress() != before => {}
+                Err(_) if self.counters.sent_bytes.value() != before => {}
                 Err(_) => return Err(too_late(what, deadline)),
             }
         }

@@ -26,12 +26,7 @@ impl State {
     /// Shows a change at the volume's attributes and map before the server knows of it. The overlay has it
     /// already.
     fn note_write(&mut self, range: ByteRange, content: Option<&Content>) {
-        if range.end() > self.attr.size {
-            self.attr.size = range.end();
-            let before = self.map.size();
-            self.map.resize(range.end());
-            self.note_map_change(ByteRange::new(before, range.end()).unwrap_or(ByteRange::EMPTY));
-        }
+        self.note_grown(range.end());
         let blocks = range.align_out(PAGE_BYTES);
         match content {
             None => {
@@ -98,8 +93,7 @@ impl<R: Remote> Volume<R> {
                 }
             }
         };
-        let progress = || shared.counters.sent_bytes.value();
-        shared.while_it_goes_on("write", progress, taken_in).await
+        shared.while_it_goes_on("write", taken_in).await
     }
 
     fn try_write(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<WriteNow> {

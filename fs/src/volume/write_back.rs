@@ -83,6 +83,8 @@ pub(super) struct WriteBack {
     due: u64,
     /// The size the server does not know of, when nothing but its end is new: zeros that became a hole.
     grown_to: Option<u64>,
+    /// Changes under way that are noted here when they are answered: see [`Kept`].
+    under_way: usize,
 }
 
 /// The server could not do it.
@@ -114,7 +116,11 @@ impl WriteBack {
 
     /// True while there is something the server has not flushed.
     pub(super) fn is_unsettled(&self) -> bool {
-        !self.overlay.is_empty() || self.running || self.is_unflushed() || self.grown_to.is_some()
+        !self.overlay.is_empty()
+            || self.running
+            || self.is_unflushed()
+            || self.grown_to.is_some()
+            || self.under_way > 0
     }
 
     /// The volume ends at `size` now, with a hole.
@@ -143,6 +149,13 @@ impl WriteBack {
 
     fn is_unflushed(&self) -> bool {
         self.overlay.answers() > self.flushed
+    }
+
+    /// Nothing of it can be sent any more, or needs to be; returns how many bytes of data no server had.
+    fn discard(&mut self) -> u64 {
+        let bytes = self.overlay.clear();
+        self.note_flush(self.overlay.answers());
+        bytes
     }
 
     /// The server changed something that is not in the overlay.
@@ -372,8 +385,7 @@ impl<R: Remote> Volume<R> {
         };
         let outcome = self.deliver(batch.work.clone()).await;
         sending.batch = None;
-        let lost = matches!(&outcome, Err(error) if self.passes(error));
-        self.delivered(&batch, outcome);
+        let lost = self.delivered(&batch, outcome);
         drop(batch);
         if lost {
             tokio::time::sleep(LOST_PAUSE).await;
@@ -403,7 +415,8 @@ impl<R: Remote> Volume<R> {
         Ok((boot, attr))
     }
 
-    fn delivered(self: &Arc<Self>, batch: &Batch, outcome: Result<(BootId, Attr)>) {
+    /// True if the batch is to be sent again after a pause.
+    fn delivered(self: &Arc<Self>, batch: &Batch, outcome: Result<(BootId, Attr)>) -> bool {
         let passing = matches!(&outcome, Err(error) if self.passes(error));
         let mut state = self.state.lock();
         match outcome {
@@ -446,6 +459,7 @@ impl<R: Remote> Volume<R> {
         if flush {
             self.shared.make_room();
         }
+        passing
     }
 
     /// True if the same is to be sent again after a pause.
@@ -477,9 +491,7 @@ impl<R: Remote> Volume<R> {
 
     /// The volume does not exist any more: nobody can take the data.
     fn give_up(&self, state: &mut State, error: &Error) {
-        let bytes = state.back.overlay.clear();
-        let answers = state.back.overlay.answers();
-        state.back.note_flush(answers);
+        let bytes = state.back.discard();
         self.shared.counters.lost_bytes.add(bytes);
         state.back.note_failure(error);
         state.back.stuck = None;
@@ -498,9 +510,7 @@ impl<R: Remote> Volume<R> {
         if state.opens > 0 || state.attr.links > 0 {
             return;
         }
-        state.back.overlay.clear();
-        let answers = state.back.overlay.answers();
-        state.back.note_flush(answers);
+        state.back.discard();
         drop(state);
         self.let_go_if_settled();
     }
@@ -530,8 +540,7 @@ impl<R: Remote> Volume<R> {
                 progress.await;
             }
         };
-        let progress = || shared.counters.sent_bytes.value();
-        shared.while_it_goes_on("sending", progress, drained).await
+        shared.while_it_goes_on("sending", drained).await
     }
 
     /// As [`Self::drain`], of everything, the size included.
@@ -689,17 +698,24 @@ impl<R: Remote> Volume<R> {
         back.boot == Some(boot) && !back.behind
     }
 
-    /// Has what changed looked after until it is flushed; the guard sees to it that a change that failed leaves
-    /// nothing to look after.
+    /// Has what changes looked after from now on until it is flushed; the guard sees to it that a change that
+    /// failed leaves nothing to look after.
     pub(super) fn keep(self: &Arc<Self>) -> Kept<'_, R> {
+        let mut state = self.state.lock();
+        state.back.under_way += 1;
         self.shared.unsettle(self);
         Kept(self)
     }
 
     pub(super) fn let_go_if_settled(self: &Arc<Self>) {
-        let settled = !self.state.lock().back.is_unsettled();
+        let state = self.state.lock();
+        let settled = !state.back.is_unsettled();
         if settled {
+            // Under the lock: a change that begins meanwhile has it looked after again.
             self.shared.settle(self);
+        }
+        drop(state);
+        if settled {
             self.unbind_if_idle();
         }
     }
@@ -710,6 +726,7 @@ pub(super) struct Kept<'a, R: Remote>(&'a Arc<Volume<R>>);
 
 impl<R: Remote> Drop for Kept<'_, R> {
     fn drop(&mut self) {
+        self.0.state.lock().back.under_way -= 1;
         self.0.let_go_if_settled();
     }
 }
