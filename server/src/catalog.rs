@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 pub use self::node::{Change, OpenNode, Party, VolumeNode};
 use self::watch::Watcher;
 use crate::backend::OpenVolume;
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{Known, Look, Stamp};
 
@@ -80,7 +81,7 @@ impl Catalog {
             Some(node) => node.found(attr, session),
             None => {
                 let look = Look {
-                    now_ns: node::now_ns(),
+                    now_ns: clock::now_ns(),
                     tick_ns: self.tick_ns,
                     writes_reported: false,
                     written: false,

@@ -16,6 +16,7 @@ pub mod access;
 pub mod backend;
 pub mod buffers;
 pub mod catalog;
+mod clock;
 pub mod command;
 pub mod control;
 pub mod error;

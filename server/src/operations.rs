@@ -24,7 +24,6 @@ mod journal;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use lacuna_transport::attr::Attr;
 use lacuna_transport::id::{InstanceId, NodeId, OperationId};
@@ -34,6 +33,7 @@ use parking_lot::{Condvar, Mutex};
 use sha2::{Digest, Sha256};
 
 use self::journal::{Entry, Journal, Record};
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 
 /// One instance of one client, as 16 bytes of a SHA-256: no client can name an instance of another.
@@ -227,7 +227,7 @@ impl Operations {
         let intent = Intent {
             kind,
             node,
-            at_ns: now_ns(),
+            at_ns: clock::now_ns(),
         };
         let mut state = self.state.lock();
         let slots = &mut state.instance(instance).slots;
@@ -402,11 +402,6 @@ impl State {
         }
         records
     }
-}
-
-fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

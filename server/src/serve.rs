@@ -10,7 +10,6 @@
 //! * When [`Server::run`] returns, no task of it is left and every client was told.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -111,7 +110,7 @@ impl Server {
         Ok(Arc::new(Self {
             backend,
             catalog,
-            boot: new_boot()?,
+            boot: BootId::random().map_err(|error| Error::io("cannot read random numbers", error))?,
             read_budget: Arc::new(Semaphore::new(READ_BYTES_IN_FLIGHT_MAX)),
             write_budget: Arc::new(Semaphore::new(WRITE_BYTES_IN_FLIGHT_MAX)),
             buffers: Arc::default(),
@@ -346,14 +345,6 @@ fn note_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended.map_err(|error| error.is_panic().then_some(error)) {
         tracing::error!(?error, "a session's task panicked");
     }
-}
-
-fn new_boot() -> Result<BootId> {
-    let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut bytes))
-        .map_err(|error| Error::io("cannot read /dev/urandom", error))?;
-    Ok(BootId(bytes))
 }
 
 const _: () = assert!(

@@ -1,5 +1,7 @@
 //! Attributes of volumes, folders and the storage below them.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use minicbor::{Decode, Encode};
 
 use crate::id::{Generation, NodeId};
@@ -23,6 +25,32 @@ pub struct Timestamp {
     /// 0..1_000_000_000.
     #[n(1)]
     pub nanos: u32,
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let seconds = |whole: Duration| i64::try_from(whole.as_secs()).unwrap_or(i64::MAX);
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => Self {
+                seconds: seconds(since),
+                nanos: since.subsec_nanos(),
+            },
+            Err(before) => {
+                // Nanoseconds count forward, also before 1970.
+                let before = before.duration();
+                match before.subsec_nanos() {
+                    0 => Self {
+                        seconds: -seconds(before),
+                        nanos: 0,
+                    },
+                    nanos => Self {
+                        seconds: -seconds(before) - 1,
+                        nanos: 1_000_000_000 - nanos,
+                    },
+                }
+            }
+        }
+    }
 }
 
 /// Attributes of a node, as `statx(2)` gives them.
@@ -124,4 +152,18 @@ pub struct Space {
     pub nodes_free: u64,
     #[n(6)]
     pub name_bytes_max: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nanoseconds_count_forward_also_before_1970() {
+        let at = |time: SystemTime| (Timestamp::from(time).seconds, Timestamp::from(time).nanos);
+        let nanos = Duration::from_nanos;
+        assert_eq!(at(UNIX_EPOCH + nanos(1_500_000_000)), (1, 500_000_000));
+        assert_eq!(at(UNIX_EPOCH - nanos(1_500_000_000)), (-2, 500_000_000));
+        assert_eq!(at(UNIX_EPOCH - nanos(2_000_000_000)), (-2, 0));
+    }
 }

@@ -1,6 +1,8 @@
 //! Small identifiers, each its own type.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 
 use minicbor::{Decode, Encode};
 
@@ -36,6 +38,13 @@ pub struct RequestId(pub u64);
 #[cbor(transparent)]
 pub struct InstanceId(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 16]);
 
+impl InstanceId {
+    /// A new one, from the kernel's random numbers.
+    pub fn random() -> io::Result<Self> {
+        random().map(Self)
+    }
+}
+
 impl fmt::Debug for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("InstanceId(")?;
@@ -55,6 +64,13 @@ pub struct OperationId(#[n(0)] pub u64);
 #[cbor(transparent)]
 pub struct BootId(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 16]);
 
+impl BootId {
+    /// A new one, from the kernel's random numbers.
+    pub fn random() -> io::Result<Self> {
+        random().map(Self)
+    }
+}
+
 impl fmt::Debug for BootId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BootId({self})")
@@ -65,4 +81,10 @@ impl fmt::Display for BootId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
+}
+
+fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
 }

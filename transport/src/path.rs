@@ -88,6 +88,23 @@ impl NodePath {
         Self::new(&bytes)
     }
 
+    /// The folder it is in, and its last name; `None` for the exported folder itself.
+    pub fn split(&self) -> Option<(Self, NodeName)> {
+        if self.is_root() {
+            return None;
+        }
+        let (folder, name) = match self.0.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (&self.0[..at], &self.0[at + 1..]),
+            None => (&b""[..], &*self.0),
+        };
+        Some((Self(folder.into()), NodeName(name.into())))
+    }
+
+    /// The folder it is in; that of the exported folder is itself.
+    pub fn parent(&self) -> Self {
+        self.split().map_or_else(Self::root, |(folder, _)| folder)
+    }
+
     /// `other`, taken as relative to this folder.
     pub fn join_path(&self, other: &Self) -> Result<Self, PathError> {
         Self::parse(&[self.as_bytes(), other.as_bytes()].join(&b'/'))
@@ -171,6 +188,18 @@ mod tests {
         for bad in ["..", "a/../b", "./a"] {
             assert!(NodePath::parse(bad.as_bytes()).is_err(), "{bad:?} was parsed");
         }
+    }
+
+    #[test]
+    fn a_parent_is_what_is_left_without_the_last_name() {
+        let split = |text: &[u8]| {
+            let (folder, name) = NodePath::new(text).unwrap().split().unwrap();
+            (folder.to_string(), name.to_string())
+        };
+        assert_eq!(split(b"a/b/c"), ("a/b".into(), "c".into()));
+        assert_eq!(split(b"a"), (String::new(), "a".into()));
+        assert_eq!(NodePath::root().split(), None);
+        assert_eq!(NodePath::root().parent(), NodePath::root());
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod frame;
 mod golden;
 pub mod map_page;
 pub mod message;
+mod ranges;
 pub mod read;
 pub mod write;
 

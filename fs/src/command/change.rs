@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use lacuna_transport::attr::{Attr, NodeKind};
 use lacuna_transport::id::BootId;
-use lacuna_transport::path::NodePath;
 use serde::Serialize;
 
 use super::Global;
@@ -144,23 +143,9 @@ pub(super) async fn flushed(
     }
 }
 
-/// The folder that a path is in.
-pub(super) fn parent(path: &NodePath) -> NodePath {
-    let bytes = path.as_bytes();
-    let end = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-    NodePath::new(&bytes[..end]).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_parent_is_what_is_left_without_the_last_name() {
-        let parent_of = |text: &str| parent(&NodePath::parse(text.as_bytes()).unwrap()).to_string();
-        assert_eq!(parent_of("a/b/c"), "a/b");
-        assert_eq!(parent_of("a"), "");
-    }
 
     #[test]
     fn bytes_are_exact() {

@@ -1,6 +1,5 @@
 //! From a location to a link: state folder, pin, address, session.
 
-use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +31,7 @@ pub async fn connect(
     let identity = state.identity()?;
     let found = tokio::net::lookup_host((location.host.as_str(), location.port)).await;
     let addresses: Vec<SocketAddr> = found.map(Iterator::collect).unwrap_or_default();
-    let instance = instance().context("cannot read random numbers")?;
+    let instance = InstanceId::random().context("cannot read random numbers")?;
     let mut failure = anyhow::anyhow!("cannot find the host '{}': check the name", location.host);
     for address in addresses {
         let (client, shown) = endpoint::client_config(&identity, pin);
@@ -57,13 +56,6 @@ pub async fn connect(
         }
     }
     Err(failure)
-}
-
-/// A name for this process, for the server.
-fn instance() -> std::io::Result<InstanceId> {
-    let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(InstanceId(bytes))
 }
 
 /// Resolves only if the port is closed. QUIC itself does not listen to ICMP and would wait for its

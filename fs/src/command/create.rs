@@ -5,7 +5,7 @@ use lacuna_transport::attr::NewNode;
 use lacuna_transport::limits::VOLUME_BYTES_MAX;
 
 use super::Global;
-use super::change::{Bytes, Detail, Done, change, flushed, parent};
+use super::change::{Bytes, Detail, Done, change, flushed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::remote::quic::QuicRemote;
@@ -59,7 +59,7 @@ async fn create_at(remote: &QuicRemote, location: &Location, args: &CreateArgs) 
             return Err(error);
         }
     };
-    remote.flush_folder(&parent(&location.path)).await?;
+    remote.flush_folder(&location.path.parent()).await?;
     Ok(Done::new(location, "created", &attr, Detail::Nothing {}))
 }
 

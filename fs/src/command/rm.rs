@@ -4,7 +4,7 @@ use clap::Args;
 use lacuna_transport::attr::NodeKind;
 
 use super::Global;
-use super::change::{Detail, Done, change, parent};
+use super::change::{Detail, Done, change};
 use crate::error::{Error, ErrorKind};
 use crate::remote::Remote;
 
@@ -39,7 +39,7 @@ pub fn rm(global: &Global, args: &RmArgs) -> anyhow::Result<()> {
             ),
             _ => error,
         })?;
-        remote.flush_folder(&parent(&location.path)).await?;
+        remote.flush_folder(&location.path.parent()).await?;
         Ok(Done::new(location, "removed", &attr, Detail::Nothing {}))
     })
 }

@@ -38,7 +38,7 @@ impl State {
         }
         self.note_map_change(blocks);
         self.back.forget_times();
-        let now = now();
+        let now = Timestamp::from(SystemTime::now());
         (self.attr.modified, self.attr.changed) = (now, now);
     }
 
@@ -208,16 +208,6 @@ fn runs_of(
         }
     }
     runs
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp {
-        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: since.subsec_nanos(),
-    }
 }
 
 #[cfg(test)]

@@ -100,9 +100,7 @@ impl Tree {
 
     /// The folder that the last name of `path` is in.
     fn above(&self, path: &NodePath) -> Result<Face> {
-        let bytes = path.as_bytes();
-        let folder = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-        let folder = NodePath::new(&bytes[..folder]).map_err(|_| missing(path))?;
+        let folder = path.parent();
         match self.find(&folder)? {
             Node::Folder(face) => Ok(face),
             Node::Volume(_) => Err(Error::new(
@@ -207,13 +205,7 @@ impl Backend for Memory {
         }
         let mut entries = Vec::new();
         for (at, node) in &tree.nodes {
-            let name = at
-                .as_bytes()
-                .rsplit(|byte| *byte == b'/')
-                .next()
-                .unwrap_or_default();
-            let Ok(name) = NodeName::new(name) else { continue };
-            if path.join(&name).is_ok_and(|joined| joined == *at) {
+            if let Some((_, name)) = at.split().filter(|(folder, _)| folder == path) {
                 entries.push((name, node.attr()?));
             }
         }

@@ -20,7 +20,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use lacuna_transport::attr::Attr;
 use lacuna_transport::id::{Generation, Handle};
@@ -31,6 +30,7 @@ use super::events::{EventQueue, hull};
 use super::never::no_volume;
 use super::watch::{Watch, Watcher};
 use crate::backend::OpenVolume;
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{Known, Look, Stamp};
 
@@ -221,7 +221,7 @@ impl State {
         let stamp = Stamp::of(&attr);
         let written = std::mem::take(&mut self.written) && self.own != Some(stamp);
         let look = Look {
-            now_ns: now_ns(),
+            now_ns: clock::now_ns(),
             tick_ns,
             writes_reported: self.watch.is_some(),
             written: written || ended,
@@ -398,9 +398,4 @@ impl Drop for OpenNode {
             .openers
             .retain(|opener| opener.handle != handle || opener.party.session != session);
     }
-}
-
-pub(super) fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

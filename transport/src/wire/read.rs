@@ -11,19 +11,18 @@
 //! base from before, so that the client asks once more instead of keeping them.
 
 use super::WireError;
+use super::ranges::{self, Bounds};
 use crate::id::{Generation, Handle};
-use crate::limits::{READ_BYTES_MAX, READ_RANGES_MAX, VOLUME_BYTES_MAX};
+use crate::limits::{READ_BYTES_MAX, READ_RANGES_MAX};
 use crate::range::ByteRange;
 
-const HEAD_BYTES: usize = 8 + 2;
-const RANGE_BYTES: usize = 8 + 4;
+const BOUNDS: Bounds = Bounds {
+    ranges_max: READ_RANGES_MAX,
+    bytes_max: READ_BYTES_MAX,
+};
 
 /// Most bytes of a request body.
-#[expect(clippy::as_conversions, reason = "a small constant, checked when compiled")]
-pub const REQUEST_BYTES_MAX: u32 = {
-    assert!(READ_RANGES_MAX <= 1 << 15);
-    (HEAD_BYTES + READ_RANGES_MAX * RANGE_BYTES) as u32
-};
+pub const REQUEST_BYTES_MAX: u32 = BOUNDS.encoded_bytes_max();
 
 /// Bytes in front of the payload of a reply.
 pub const REPLY_HEAD_BYTES: u32 = 8;
@@ -38,20 +37,7 @@ pub struct ReadRequest {
 
 impl ReadRequest {
     pub fn new(handle: Handle, ranges: Vec<ByteRange>) -> Result<Self, WireError> {
-        if ranges.is_empty() || ranges.len() > READ_RANGES_MAX {
-            return Err(WireError::OutOfBounds("count of ranges"));
-        }
-        let mut bytes = 0_u32;
-        for range in &ranges {
-            if range.is_empty() || range.end() > VOLUME_BYTES_MAX {
-                return Err(WireError::OutOfBounds("range of a read"));
-            }
-            bytes = u32::try_from(range.len())
-                .ok()
-                .and_then(|length| bytes.checked_add(length))
-                .filter(|bytes| *bytes <= READ_BYTES_MAX)
-                .ok_or(WireError::OutOfBounds("bytes of a read"))?;
-        }
+        let bytes = BOUNDS.check(&ranges)?;
         Ok(Self {
             handle,
             ranges,
@@ -69,39 +55,12 @@ impl ReadRequest {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(HEAD_BYTES + self.ranges.len() * RANGE_BYTES);
-        body.extend_from_slice(&self.handle.0.to_le_bytes());
-        let count = u16::try_from(self.ranges.len()).expect("at most READ_RANGES_MAX ranges");
-        body.extend_from_slice(&count.to_le_bytes());
-        for range in &self.ranges {
-            let length = u32::try_from(range.len()).expect("at most READ_BYTES_MAX bytes");
-            body.extend_from_slice(&range.start().to_le_bytes());
-            body.extend_from_slice(&length.to_le_bytes());
-        }
-        body
+        ranges::encode(self.handle, &self.ranges)
     }
 
     pub fn decode(body: &[u8]) -> Result<Self, WireError> {
-        let (handle, rest) = body.split_first_chunk::<8>().ok_or(WireError::Truncated)?;
-        let (count, mut rest) = rest.split_first_chunk::<2>().ok_or(WireError::Truncated)?;
-        let count = usize::from(u16::from_le_bytes(*count));
-        match rest.len().cmp(&(count * RANGE_BYTES)) {
-            std::cmp::Ordering::Less => return Err(WireError::Truncated),
-            std::cmp::Ordering::Greater => return Err(WireError::Trailing(rest.len() - count * RANGE_BYTES)),
-            std::cmp::Ordering::Equal => {}
-        }
-        if count > READ_RANGES_MAX {
-            return Err(WireError::OutOfBounds("count of ranges"));
-        }
-        let mut ranges = Vec::with_capacity(count);
-        while let Some((offset, tail)) = rest.split_first_chunk::<8>() {
-            let (length, tail) = tail.split_first_chunk::<4>().ok_or(WireError::Truncated)?;
-            let (offset, length) = (u64::from_le_bytes(*offset), u32::from_le_bytes(*length));
-            let range = ByteRange::at(offset, u64::from(length));
-            ranges.push(range.ok_or(WireError::OutOfBounds("range of a read"))?);
-            rest = tail;
-        }
-        Self::new(Handle(u64::from_le_bytes(*handle)), ranges)
+        let (handle, ranges) = BOUNDS.decode(body)?;
+        Self::new(handle, ranges)
     }
 }
 
@@ -119,6 +78,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::VOLUME_BYTES_MAX;
 
     fn range(start: u64, len: u64) -> ByteRange {
         ByteRange::at(start, len).unwrap()

@@ -9,20 +9,21 @@
 //! order and do not overlap, so that the order in which a server applies them does not matter.
 
 use super::WireError;
+use super::ranges::{self, Bounds};
 use crate::id::Handle;
-use crate::limits::{VOLUME_BYTES_MAX, WRITE_BYTES_MAX, WRITE_RANGES_MAX};
+use crate::limits::{WRITE_BYTES_MAX, WRITE_RANGES_MAX};
 use crate::range::ByteRange;
 
 /// Bytes of a head before its ranges.
-pub const HEAD_BYTES: usize = 8 + 2;
-const RANGE_BYTES: usize = 8 + 4;
+pub const HEAD_BYTES: usize = ranges::HEAD_BYTES;
+
+const BOUNDS: Bounds = Bounds {
+    ranges_max: WRITE_RANGES_MAX,
+    bytes_max: WRITE_BYTES_MAX,
+};
 
 /// Most bytes of a request in front of its payload.
-#[expect(clippy::as_conversions, reason = "a small constant, checked when compiled")]
-pub const REQUEST_HEAD_BYTES_MAX: u32 = {
-    assert!(WRITE_RANGES_MAX <= 1 << 15);
-    (HEAD_BYTES + WRITE_RANGES_MAX * RANGE_BYTES) as u32
-};
+pub const REQUEST_HEAD_BYTES_MAX: u32 = BOUNDS.encoded_bytes_max();
 
 /// A checked head: 1 to [`WRITE_RANGES_MAX`] ranges in order, none empty, [`WRITE_BYTES_MAX`] bytes at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,21 +35,9 @@ pub struct WriteRequest {
 
 impl WriteRequest {
     pub fn new(handle: Handle, ranges: Vec<ByteRange>) -> Result<Self, WireError> {
-        if ranges.is_empty() || ranges.len() > WRITE_RANGES_MAX {
-            return Err(WireError::OutOfBounds("count of ranges"));
-        }
-        let mut bytes = 0_u32;
-        let mut end = 0;
-        for range in &ranges {
-            if range.is_empty() || range.start() < end || range.end() > VOLUME_BYTES_MAX {
-                return Err(WireError::OutOfBounds("range of a write"));
-            }
-            end = range.end();
-            bytes = u32::try_from(range.len())
-                .ok()
-                .and_then(|length| bytes.checked_add(length))
-                .filter(|bytes| *bytes <= WRITE_BYTES_MAX)
-                .ok_or(WireError::OutOfBounds("bytes of a write"))?;
+        let bytes = BOUNDS.check(&ranges)?;
+        if ranges.windows(2).any(|pair| pair[1].start() < pair[0].end()) {
+            return Err(WireError::OutOfBounds("order of ranges"));
         }
         Ok(Self {
             handle,
@@ -68,48 +57,18 @@ impl WriteRequest {
 
     /// The body up to the payload.
     pub fn encode_head(&self) -> Vec<u8> {
-        let mut head = Vec::with_capacity(HEAD_BYTES + self.ranges.len() * RANGE_BYTES);
-        head.extend_from_slice(&self.handle.0.to_le_bytes());
-        let count = u16::try_from(self.ranges.len()).expect("at most WRITE_RANGES_MAX ranges");
-        head.extend_from_slice(&count.to_le_bytes());
-        for range in &self.ranges {
-            let length = u32::try_from(range.len()).expect("at most WRITE_BYTES_MAX bytes");
-            head.extend_from_slice(&range.start().to_le_bytes());
-            head.extend_from_slice(&length.to_le_bytes());
-        }
-        head
+        ranges::encode(self.handle, &self.ranges)
     }
 
     /// How many bytes of ranges follow the first [`HEAD_BYTES`] of a body.
     pub fn ranges_bytes(head: &[u8; HEAD_BYTES]) -> Result<usize, WireError> {
-        let count = usize::from(u16::from_le_bytes([head[8], head[9]]));
-        if count == 0 || count > WRITE_RANGES_MAX {
-            return Err(WireError::OutOfBounds("count of ranges"));
-        }
-        Ok(count * RANGE_BYTES)
+        BOUNDS.ranges_bytes(head)
     }
 
     /// Decodes a whole head. The caller checks that what is left of the body is [`Self::bytes`].
     pub fn decode_head(head: &[u8]) -> Result<Self, WireError> {
-        let (fixed, mut rest) = head
-            .split_first_chunk::<HEAD_BYTES>()
-            .ok_or(WireError::Truncated)?;
-        let expected = Self::ranges_bytes(fixed)?;
-        match rest.len().cmp(&expected) {
-            std::cmp::Ordering::Less => return Err(WireError::Truncated),
-            std::cmp::Ordering::Greater => return Err(WireError::Trailing(rest.len() - expected)),
-            std::cmp::Ordering::Equal => {}
-        }
-        let mut ranges = Vec::with_capacity(expected / RANGE_BYTES);
-        while let Some((offset, tail)) = rest.split_first_chunk::<8>() {
-            let (length, tail) = tail.split_first_chunk::<4>().ok_or(WireError::Truncated)?;
-            let (offset, length) = (u64::from_le_bytes(*offset), u32::from_le_bytes(*length));
-            let range = ByteRange::at(offset, u64::from(length));
-            ranges.push(range.ok_or(WireError::OutOfBounds("range of a write"))?);
-            rest = tail;
-        }
-        let handle = fixed.first_chunk::<8>().copied().unwrap_or_default();
-        Self::new(Handle(u64::from_le_bytes(handle)), ranges)
+        let (handle, ranges) = BOUNDS.decode(head)?;
+        Self::new(handle, ranges)
     }
 }
 
@@ -118,6 +77,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::VOLUME_BYTES_MAX;
 
     fn range(start: u64, len: u64) -> ByteRange {
         ByteRange::at(start, len).unwrap()

@@ -86,31 +86,7 @@ pub(super) fn file_attr(attr: &Attr) -> FileAttr {
 pub(super) fn new_time(time: TimeOrNow) -> NewTime {
     match time {
         TimeOrNow::Now => NewTime::Now,
-        TimeOrNow::SpecificTime(time) => NewTime::At(timestamp_of(time)),
-    }
-}
-
-fn timestamp_of(time: SystemTime) -> Timestamp {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => Timestamp {
-            seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            nanos: since.subsec_nanos(),
-        },
-        Err(before) => {
-            // Nanoseconds count forward, also before 1970.
-            let before = before.duration();
-            let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            match before.subsec_nanos() {
-                0 => Timestamp {
-                    seconds: -seconds,
-                    nanos: 0,
-                },
-                nanos => Timestamp {
-                    seconds: -seconds - 1,
-                    nanos: 1_000_000_000 - nanos,
-                },
-            }
-        }
+        TimeOrNow::SpecificTime(time) => NewTime::At(time.into()),
     }
 }
 

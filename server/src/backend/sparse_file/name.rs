@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use lacuna_transport::attr::{Attr, NewNode, NodeKind};
 use lacuna_transport::id::NodeId;
-use lacuna_transport::path::NodePath;
+use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::wire::message::RenameMode;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Statx, Uid};
 use rustix::io::Errno;
@@ -28,7 +28,7 @@ const SET_GROUP_ID: u32 = 0o2000;
 /// A folder, and a name in it.
 struct Place<'a> {
     folder: OwnedFd,
-    name: &'a [u8],
+    name: NodeName,
     path: &'a NodePath,
 }
 
@@ -43,17 +43,10 @@ enum Found {
 impl SparseFiles {
     /// `Err` with the kind `at_root` for the exported folder itself, which has no name.
     fn place<'a>(&self, path: &'a NodePath, verb: &str, at_root: ErrorKind) -> Result<Place<'a>> {
-        let bytes = path.as_bytes();
-        if path.is_root() {
+        let Some((folder, name)) = path.split() else {
             let text = format!("{}: it is the exported folder", what(verb, path));
             return Err(Error::new(at_root, text));
-        }
-        let (folder, name) = match bytes.iter().rposition(|byte| *byte == b'/') {
-            Some(at) => (&bytes[..at], &bytes[at + 1..]),
-            None => (&b""[..], bytes),
         };
-        let folder = NodePath::new(folder)
-            .map_err(|error| Error::with_source(ErrorKind::Invalid, what(verb, path), error))?;
         let folder = self
             .open_beneath(&folder, OFlags::PATH | OFlags::DIRECTORY)
             .map_err(|errno| Error::os(what(verb, path), errno))?;
@@ -62,7 +55,7 @@ impl SparseFiles {
 
     fn look(&self, place: &Place<'_>) -> Result<Found> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        match rustix::fs::statx(&place.folder, place.name, flags, attr::FIELDS) {
+        match rustix::fs::statx(&place.folder, place.name.as_bytes(), flags, attr::FIELDS) {
             Ok(stat) => Ok(self.origin.attr(&stat).map_or(Found::Hidden, Found::Node)),
             Err(Errno::NOENT) => Ok(Found::Nothing),
             Err(errno) => Err(Error::os(what("stat", place.path), errno)),
@@ -133,7 +126,7 @@ impl SparseFiles {
                     CWD,
                     proc_name(file.as_fd()),
                     &place.folder,
-                    place.name,
+                    place.name.as_bytes(),
                     AtFlags::SYMLINK_FOLLOW,
                 )?;
                 Ok(file)
@@ -141,11 +134,11 @@ impl SparseFiles {
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
                 announce(None);
                 let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-                let file = rustix::fs::openat(&place.folder, place.name, flags, private)?;
+                let file = rustix::fs::openat(&place.folder, place.name.as_bytes(), flags, private)?;
                 let dressed = dress(file.as_fd(), node, &folder, 0);
                 if dressed.is_err() {
                     // Best effort: the error that matters is the one before.
-                    let _ = rustix::fs::unlinkat(&place.folder, place.name, AtFlags::empty());
+                    let _ = rustix::fs::unlinkat(&place.folder, place.name.as_bytes(), AtFlags::empty());
                 }
                 dressed.map(|()| file)
             }
@@ -157,12 +150,13 @@ impl SparseFiles {
         let failed = |errno| Error::os(what("make the folder", path), errno);
         let place = self.place(path, "make the folder", ErrorKind::Exists)?;
         let above = attr::of(&place.folder).map_err(failed)?;
-        rustix::fs::mkdirat(&place.folder, place.name, Mode::from_raw_mode(0o700)).map_err(failed)?;
+        rustix::fs::mkdirat(&place.folder, place.name.as_bytes(), Mode::from_raw_mode(0o700))
+            .map_err(failed)?;
         let (made, attr) = self.resolve(path)?;
         let inherited = attr.mode & SET_GROUP_ID;
         if let Err(errno) = dress(made.as_fd(), node, &above, inherited) {
             // Best effort, as above.
-            let _ = rustix::fs::unlinkat(&place.folder, place.name, AtFlags::REMOVEDIR);
+            let _ = rustix::fs::unlinkat(&place.folder, place.name.as_bytes(), AtFlags::REMOVEDIR);
             return Err(failed(errno));
         }
         let stat = attr::of(&made).map_err(failed)?;
@@ -197,7 +191,7 @@ impl SparseFiles {
                 ));
             }
         };
-        rustix::fs::unlinkat(&place.folder, place.name, flags).map_err(|errno| match errno {
+        rustix::fs::unlinkat(&place.folder, place.name.as_bytes(), flags).map_err(|errno| match errno {
             // POSIX lets a file system say either.
             Errno::EXIST => Error::os(what("remove", path), Errno::NOTEMPTY),
             other => Error::os(what("remove", path), other),
@@ -227,8 +221,13 @@ impl SparseFiles {
                 RenameMode::Replace if there => RenameFlags::empty(),
                 RenameMode::Replace => RenameFlags::NOREPLACE,
             };
-            let renamed =
-                rustix::fs::renameat_with(&source.folder, source.name, &target.folder, target.name, flags);
+            let renamed = rustix::fs::renameat_with(
+                &source.folder,
+                source.name.as_bytes(),
+                &target.folder,
+                target.name.as_bytes(),
+                flags,
+            );
             match renamed {
                 Ok(()) => return Ok(()),
                 Err(Errno::EXIST) if mode == RenameMode::Replace && !there => {}
