@@ -164,6 +164,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        let kind = Self::from_raw_os_error(error.errno().raw_os_error()).kind();
+        Self::new(kind, error)
+    }
+}
+
 impl From<WireError> for Error {
     fn from(error: WireError) -> Self {
         Self::new(

@@ -1,12 +1,15 @@
 //! The mounted file system without FUSE: what the adapter calls, and what tests drive without a mount.
 //!
-//! The parts: here finding, opening and reading; `changes` to the content of volumes; `names`.
+//! The parts: here finding, opening and reading; `changes` to the content of volumes; `names`; `follow`, what
+//! goes on beside the calls.
 //!
 //! Calls named `..._now` answer from what is known and never wait; the others may ask the server, each
 //! within the deadline of the mount. Lock order: `namespace` before a volume's state; never the other
 //! way, and neither across an await.
 
 pub mod changes;
+#[cfg(feature = "quic")]
+pub mod follow;
 mod names;
 
 use std::collections::HashMap;
@@ -15,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use lacuna_transport::attr::{Attr, NodeKind, Space};
+use lacuna_transport::extent::Extent;
 use lacuna_transport::id::NodeId;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
@@ -256,6 +260,17 @@ impl<R: Remote> FileSystem<R> {
             self.shared.notices.launder(open.volume.id()).await?;
         }
         open.volume.seek(from, whence).await
+    }
+
+    /// The extents of `range`, in order and without gaps, cut at the end of the volume; at most `count_max`.
+    pub async fn extents(&self, open: OpenId, range: ByteRange, count_max: usize) -> Result<Vec<Extent>> {
+        let open = self.open_volume(open)?;
+        open.volume.extents(range, count_max).await
+    }
+
+    /// Attributes of an open volume, as this client sees them.
+    pub fn open_attr(&self, open: OpenId) -> Result<Attr> {
+        self.open_volume(open).map(|open| open.volume.attr())
     }
 
     /// True if a seek has to wait for the kernel: see [`Self::seek`].

@@ -10,6 +10,8 @@
 )]
 
 pub mod cache;
+#[cfg(feature = "quic")]
+pub mod client;
 #[cfg(all(feature = "fuse", feature = "quic"))]
 pub mod command;
 #[cfg(feature = "quic")]
@@ -33,3 +35,4 @@ pub mod state;
 #[cfg(feature = "quic")]
 pub mod status;
 pub mod volume;
+pub mod zeros;

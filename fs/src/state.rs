@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use lacuna_transport::quic::identity::{Identity, KeyId};
 use thiserror::Error;
 
+use crate::error;
+
 const TRUSTED: &str = "known_servers";
 const MOUNTS: &str = "mounts";
 
@@ -36,6 +38,12 @@ pub enum StateError {
     Different { server: String, old: KeyId },
     #[error(transparent)]
     Identity(#[from] lacuna_transport::quic::identity::IdentityError),
+}
+
+impl From<StateError> for error::Error {
+    fn from(error: StateError) -> Self {
+        Self::new(error::ErrorKind::Invalid, error.to_string())
+    }
 }
 
 impl StateDir {

@@ -11,15 +11,16 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use lacuna_transport::attr::NodeKind;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::connect::{connect, with_deadline};
+use super::connect::with_deadline;
 use super::mount::{DAEMON_ENV, READY};
 use super::save;
+use crate::client::connect::connect;
 use crate::control::{Answers, ControlSocket};
-use crate::error::ErrorKind;
 use crate::file_system::FileSystem;
+use crate::file_system::follow::{follow, tend};
 use crate::fuse::adapter::Adapter;
 use crate::fuse::busy_poll::BusyPoll;
 use crate::fuse::mount::{self, MountGuard, MountRequest};
@@ -27,11 +28,10 @@ use crate::fuse::notify;
 use crate::location::Location;
 use crate::mount_options::{MountOptions, TIMEOUT_DEFAULT};
 use crate::remote::Remote;
-use crate::remote::link::{Event, Link};
+use crate::remote::link::Link;
 use crate::remote::quic::QuicRemote;
 use crate::state::StateDir;
 use crate::status::{MountName, MountStatus};
-use crate::volume::Volume;
 
 /// Threads for everything that is not the FUSE reader.
 const WORKERS: usize = 2;
@@ -39,13 +39,6 @@ const WORKERS: usize = 2;
 const LINGER: Duration = Duration::from_secs(5);
 /// How long saying goodbye to the server may take.
 const GOODBYE: Duration = Duration::from_secs(2);
-
-/// How often old changes are looked for.
-const TEND_PAUSE: Duration = Duration::from_millis(500);
-
-/// After a reconnect: how long one look at a volume may take, and the pause before the next try.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Letters of a mountpoint in the name of its log.
 const LOG_NAME_LETTERS: usize = 60;
@@ -220,14 +213,6 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     saved.and(result)
 }
 
-/// Has what was written long ago flushed, now and then.
-async fn tend(fs: Arc<FileSystem<QuicRemote>>) {
-    loop {
-        tokio::time::sleep(TEND_PAUSE).await;
-        fs.shared().tend();
-    }
-}
-
 /// Holds the mountpoint against other mounts of this state folder until dropped.
 fn claim(mounts: &Path, mountpoint: &Path) -> anyhow::Result<std::fs::File> {
     let path = mounts.join(format!("{}.lock", log_name(mountpoint)));
@@ -291,44 +276,6 @@ fn flush_of(
         let (fs, source) = (Arc::clone(&fs), source.clone());
         Box::pin(async move { save::word(&save::now(&fs, &source, timeout).await) })
     })
-}
-
-/// Takes in what the server tells. Ends with the link.
-async fn follow(fs: Arc<FileSystem<QuicRemote>>, mut events: mpsc::Receiver<Event>) {
-    while let Some(event) = events.recv().await {
-        match event {
-            Event::Changed(change) => fs.changed(&change),
-            Event::Reconnected => {
-                // Changes may have been missed: until a volume was looked at again, nothing about it is
-                // answered as if the server would tell.
-                for volume in fs.open_volumes() {
-                    volume.unfollow();
-                    tokio::spawn(look_again(volume));
-                }
-                // Another run of the server gets again what it may have lost.
-                fs.shared().send_again();
-            }
-        }
-    }
-}
-
-/// Opens a volume in the new session and takes in what changed meanwhile; tries until it works, the
-/// volume is closed, or it is gone.
-async fn look_again(volume: Arc<Volume<QuicRemote>>) {
-    while volume.is_open() {
-        match tokio::time::timeout(LOOK_TIMEOUT, volume.resync()).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) if matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound) => {
-                tracing::warn!(volume = %volume.path(), %error, "was removed or replaced while there was no connection");
-                return;
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(volume = %volume.path(), %error, "cannot look at it yet");
-                tokio::time::sleep(LOOK_PAUSE).await;
-            }
-            Err(_) => tracing::debug!(volume = %volume.path(), "no answer yet"),
-        }
-    }
 }
 
 /// Tells whoever started us that the mount is usable.

@@ -10,6 +10,7 @@ use lacuna_transport::wire::message::Reshape;
 
 use super::{FileSystem, OpenId, OpenVolume};
 use crate::error::{Error, ErrorKind, Result};
+use crate::overlay::Content;
 use crate::remote::{Access, Named, Remote};
 use crate::volume::Volume;
 use crate::volume::write::WriteNow;
@@ -87,6 +88,11 @@ impl<R: Remote> FileSystem<R> {
         let open = self.writable(open)?;
         self.going_on("fallocate", open.volume.reshape(how, range, grow))
             .await
+    }
+
+    /// Takes in zeros or a hole, to be sent later; a hole beyond the end makes the volume larger too.
+    pub async fn void(&self, open: OpenId, range: ByteRange, content: Content) -> Result<()> {
+        self.writable(open)?.volume.void(range, &content).await
     }
 
     /// Copies at the server; tells how many bytes.

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use lacuna_transport::extent::{Extent, ExtentKind};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::map_page::MapPage;
 
 use super::Volume;
 use crate::error::{Error, ErrorKind, Result};
+use crate::extent_map::Known;
 use crate::extent_map::Sought;
+use crate::overlay::Content;
 use crate::remote::Remote;
 use crate::run_map::RunMap;
 
@@ -57,6 +60,54 @@ impl<R: Remote> Volume<R> {
                 }
             })
             .await
+    }
+
+    /// The extents of `range`, in order and without gaps, cut at the end of the volume; neighbours differ. At
+    /// most `count_max` of them, and they end where the map is not known yet, but for the first.
+    pub async fn extents(self: &Arc<Self>, range: ByteRange, count_max: usize) -> Result<Vec<Extent>> {
+        self.shared
+            .within_deadline("map", async {
+                loop {
+                    match self.extents_now(range, count_max) {
+                        Ok(extents) => return Ok(extents),
+                        Err(unknown) => self.learn(unknown).await?,
+                    }
+                }
+            })
+            .await
+    }
+
+    /// `Err` is where the map ends, if not even the first extent is known.
+    fn extents_now(&self, range: ByteRange, count_max: usize) -> Result<Vec<Extent>, u64> {
+        let state = self.state.lock();
+        let range = range.intersect(ByteRange::up_to(state.attr.size));
+        let mut extents: Vec<Extent> = Vec::new();
+        for (piece, content) in state.back.overlay.pieces(range) {
+            let written = content.map(|content| match content {
+                Content::Data(_) => (piece, Known::Data),
+                Content::Zero => (piece, Known::Zero),
+                Content::Hole => (piece, Known::Hole),
+            });
+            let below = written.is_none().then(|| state.map.known(piece));
+            for (run, known) in written.into_iter().chain(below.into_iter().flatten()) {
+                let kind = match known {
+                    Known::Data => ExtentKind::Data,
+                    Known::Zero => ExtentKind::Zero,
+                    Known::Hole => ExtentKind::Hole,
+                    Known::Unknown if extents.is_empty() => return Err(run.start()),
+                    Known::Unknown => return Ok(extents),
+                };
+                if let Some(last) = extents.last_mut().filter(|last| last.kind == kind) {
+                    last.range = ByteRange::new(last.range.start(), run.end()).unwrap_or(last.range);
+                    continue;
+                }
+                if extents.len() == count_max {
+                    return Ok(extents);
+                }
+                extents.push(Extent::new(run, kind));
+            }
+        }
+        Ok(extents)
     }
 
     /// Makes `offset` known: fetches one page of the map from there on.

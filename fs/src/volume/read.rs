@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use lacuna_transport::id::Generation;
 use lacuna_transport::range::ByteRange;
 use parking_lot::Mutex;
@@ -15,6 +16,7 @@ use crate::overlay::Content;
 use crate::overlay::buffer::Slice;
 use crate::readahead::Readahead;
 use crate::remote::Remote;
+use crate::zeros;
 
 /// How often a read that met a change of the volume is made again, so that it is not half old.
 const RETRIES_MAX: u32 = 3;
@@ -38,6 +40,16 @@ pub struct Gathered {
     cached_bytes: u64,
 }
 
+/// A part of a fragment, which keeps its share of the budget.
+#[derive(Debug)]
+struct Part(Arc<Fragment>, ByteRange);
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        self.0.slice(self.1)
+    }
+}
+
 /// What holes are read from, without filling memory for each.
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
@@ -54,6 +66,16 @@ impl Gathered {
             [Piece::Dirty(slice)] => give(slice.as_ref()),
             pieces => give(&join(pieces)),
         }
+    }
+
+    /// Its pieces in order, without a copy.
+    pub fn into_pieces(self) -> Vec<zeros::Piece> {
+        let piece = |piece| match piece {
+            Piece::Zeros(len) => zeros::Piece::Hole(len),
+            Piece::Bytes(fragment, range) => zeros::Piece::Data(Bytes::from_owner(Part(fragment, range))),
+            Piece::Dirty(slice) => zeros::Piece::Data(Bytes::from_owner(slice)),
+        };
+        self.pieces.into_iter().map(piece).collect()
     }
 
     /// Bytes in all.
@@ -125,7 +147,7 @@ impl Piece {
 
 /// What is known of one part of a read before anything is fetched.
 #[derive(Debug)]
-enum Part {
+enum Found {
     Zeros(ByteRange),
     Dirty(Slice),
     /// The server has it, the cache perhaps too.
@@ -135,18 +157,18 @@ enum Part {
 
 impl State {
     /// `wanted` in order: what this client changed, then what the map says.
-    fn parts(&self, wanted: ByteRange) -> Vec<Part> {
+    fn parts(&self, wanted: ByteRange) -> Vec<Found> {
         let mut parts = Vec::new();
         for (piece, content) in self.back.overlay.pieces(wanted) {
             match content {
                 Some(Content::Data(slice)) => {
-                    parts.push(Part::Dirty(slice.part(ByteRange::up_to(piece.len()))))
+                    parts.push(Found::Dirty(slice.part(ByteRange::up_to(piece.len()))))
                 }
-                Some(Content::Zero | Content::Hole) => parts.push(Part::Zeros(piece)),
+                Some(Content::Zero | Content::Hole) => parts.push(Found::Zeros(piece)),
                 None => parts.extend(self.map.known(piece).map(|(run, known)| match known {
-                    Known::Unknown => Part::Unknown(run.start()),
-                    Known::Zero | Known::Hole => Part::Zeros(run),
-                    Known::Data => Part::Data(run),
+                    Known::Unknown => Found::Unknown(run.start()),
+                    Known::Zero | Known::Hole => Found::Zeros(run),
+                    Known::Data => Found::Data(run),
                 })),
             }
         }
@@ -193,10 +215,10 @@ impl<R: Remote> Volume<R> {
         let mut gathered = Gathered::default();
         for part in state.parts(wanted) {
             match part {
-                Part::Unknown(_) => return ReadNow::Wait,
-                Part::Zeros(run) => gathered.push_zeros(run.len()),
-                Part::Dirty(slice) => gathered.push_dirty(slice),
-                Part::Data(run) => {
+                Found::Unknown(_) => return ReadNow::Wait,
+                Found::Zeros(run) => gathered.push_zeros(run.len()),
+                Found::Dirty(slice) => gathered.push_dirty(slice),
+                Found::Data(run) => {
                     for (part, found) in self.shared.cache.find(self.key, run) {
                         let Some(fragment) = found else {
                             return ReadNow::Wait;
@@ -278,10 +300,10 @@ impl<R: Remote> Volume<R> {
         let mut missing = Missing::default();
         for part in state.parts(wanted) {
             match part {
-                Part::Unknown(offset) => return Err(offset),
-                Part::Zeros(run) => steps.push(Step::Zeros(run.len())),
-                Part::Dirty(slice) => steps.push(Step::Dirty(slice)),
-                Part::Data(run) => {
+                Found::Unknown(offset) => return Err(offset),
+                Found::Zeros(run) => steps.push(Step::Zeros(run.len())),
+                Found::Dirty(slice) => steps.push(Step::Dirty(slice)),
+                Found::Data(run) => {
                     for (part, found) in self.shared.cache.find(self.key, run) {
                         steps.push(match found {
                             Some(fragment) => Step::Cached(fragment, part),
@@ -331,29 +353,33 @@ impl<R: Remote> Volume<R> {
         Ok((gathered, consistent))
     }
 
-    fn plan_direct(&self, wanted: ByteRange) -> Result<(Vec<Part>, Generation), u64> {
+    fn plan_direct(&self, wanted: ByteRange) -> Result<(Vec<Found>, Generation), u64> {
         let state = self.state.lock();
         let parts = state.parts(state.within_size(wanted));
         let unknown = parts.iter().find_map(|part| match part {
-            Part::Unknown(offset) => Some(*offset),
-            Part::Zeros(_) | Part::Dirty(_) | Part::Data(_) => None,
+            Found::Unknown(offset) => Some(*offset),
+            Found::Zeros(_) | Found::Dirty(_) | Found::Data(_) => None,
         });
         unknown.map_or(Ok((parts, state.base)), Err)
     }
 
-    async fn gather_direct(self: &Arc<Self>, parts: Vec<Part>, base: Generation) -> Result<(Gathered, bool)> {
+    async fn gather_direct(
+        self: &Arc<Self>,
+        parts: Vec<Found>,
+        base: Generation,
+    ) -> Result<(Gathered, bool)> {
         let data = parts.iter().filter_map(|part| match part {
-            Part::Data(run) => Some(*run),
-            Part::Zeros(_) | Part::Dirty(_) | Part::Unknown(_) => None,
+            Found::Data(run) => Some(*run),
+            Found::Zeros(_) | Found::Dirty(_) | Found::Unknown(_) => None,
         });
         let landed = self.fetch_uncached(data.collect()).await?;
         let mut gathered = Gathered::default();
         for part in parts {
             match part {
-                Part::Data(run) => landed.iter().for_each(|landed| gathered.push_landed(landed, run)),
-                Part::Zeros(run) => gathered.push_zeros(run.len()),
-                Part::Dirty(slice) => gathered.push_dirty(slice),
-                Part::Unknown(_) => unreachable!("planning refused it"),
+                Found::Data(run) => landed.iter().for_each(|landed| gathered.push_landed(landed, run)),
+                Found::Zeros(run) => gathered.push_zeros(run.len()),
+                Found::Dirty(slice) => gathered.push_dirty(slice),
+                Found::Unknown(_) => unreachable!("planning refused it"),
             }
         }
         Ok((gathered, landed.iter().all(|landed| landed.base == base)))

@@ -96,19 +96,68 @@ impl<R: Remote> Volume<R> {
         shared.while_it_goes_on("write", taken_in).await
     }
 
-    fn try_write(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<WriteNow> {
-        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let range = ByteRange::at(offset, len).filter(|range| range.end() <= VOLUME_BYTES_MAX);
-        let too_large = || Error::new(ErrorKind::TooLarge, format!("a write of {len} bytes at {offset}"));
-        let range = range.ok_or_else(too_large)?;
+    /// Takes in zeros or a hole, waiting while there is too much to send.
+    pub async fn void(self: &Arc<Self>, range: ByteRange, content: &Content) -> Result<()> {
+        if range.end() > VOLUME_BYTES_MAX {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("{range} of {}", self.path()),
+            ));
+        }
+        let shared = Arc::clone(&self.shared);
+        let taken_in = async {
+            loop {
+                let pass = self.gate.read().await;
+                if self.try_void(range, content)? == WriteNow::Done {
+                    return Ok(());
+                }
+                drop(pass);
+                shared.make_room();
+                tokio::time::sleep(ROOM_PAUSE).await;
+            }
+        };
+        shared.while_it_goes_on("punch", taken_in).await
+    }
+
+    fn try_void(self: &Arc<Self>, range: ByteRange, content: &Content) -> Result<WriteNow> {
         let mut state = self.state.lock();
+        match self.takes_changes(&state)? {
+            WriteNow::Done if !range.is_empty() => {
+                state.void(range, content);
+                self.taken_in(&mut state);
+                Ok(WriteNow::Done)
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    /// `Done` if there is room for another patch; an error if the server takes nothing.
+    fn takes_changes(&self, state: &State) -> Result<WriteNow> {
         if self.shared.is_closing() {
             return Err(Error::new(ErrorKind::Disconnected, "the mount has ended"));
         }
         if let Some(error) = state.back.stuck() {
             return Err(error);
         }
-        if state.back.overlay.patch_count() > PATCHES_MAX {
+        let full = state.back.overlay.patch_count() > PATCHES_MAX;
+        Ok(if full { WriteNow::Wait } else { WriteNow::Done })
+    }
+
+    /// Has what was taken in sent.
+    fn taken_in(self: &Arc<Self>, state: &mut State) {
+        if state.back.grown_to().is_some() {
+            self.shared.unsettle(self);
+        }
+        self.wake_writer(state);
+    }
+
+    fn try_write(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<WriteNow> {
+        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let range = ByteRange::at(offset, len).filter(|range| range.end() <= VOLUME_BYTES_MAX);
+        let too_large = || Error::new(ErrorKind::TooLarge, format!("a write of {len} bytes at {offset}"));
+        let range = range.ok_or_else(too_large)?;
+        let mut state = self.state.lock();
+        if self.takes_changes(&state)? == WriteNow::Wait {
             return Ok(WriteNow::Wait);
         }
         let overlay = &state.back.overlay;
@@ -138,10 +187,7 @@ impl<R: Remote> Volume<R> {
             }
         }
         self.shared.counters.written_bytes.add(range.len());
-        if state.back.grown_to().is_some() {
-            self.shared.unsettle(self);
-        }
-        self.wake_writer(&mut state);
+        self.taken_in(&mut state);
         Ok(WriteNow::Done)
     }
 }
