@@ -21,6 +21,7 @@
 
 mod fold;
 mod in_order;
+mod in_units;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -35,6 +36,7 @@ use minicbor::{Decode, Encode};
 use thiserror::Error;
 
 pub use self::in_order::InOrder;
+pub use self::in_units::InUnits;
 pub use self::tree::Tree;
 use crate::hex;
 use crate::range::ByteRange;

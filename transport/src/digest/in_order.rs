@@ -3,7 +3,8 @@
 use blake3::Hasher;
 
 use super::fold::Fold;
-use super::{Digest, DigestKind, Hashing, UNIT_BYTES, UnitHasher, bytes_of, hash_zeros, zeros_hash};
+use super::in_units::Unit;
+use super::{Digest, DigestKind, Hashing, UNIT_BYTES, bytes_of, hash_zeros};
 
 /// See the module. Takes the same memory for any size.
 #[derive(Clone, Debug)]
@@ -18,24 +19,13 @@ enum State {
     Tree { fold: Fold, unit: Unit },
 }
 
-/// The unit that is not complete yet.
-#[derive(Clone, Debug)]
-enum Unit {
-    /// So many zeros so far, which were not hashed.
-    Zeros(u64),
-    Hashed {
-        hasher: Box<UnitHasher>,
-        len: u64,
-    },
-}
-
 impl InOrder {
     pub fn new(kind: DigestKind) -> Self {
         let state = match kind {
             DigestKind::Blake3 => State::Blake3(Box::default()),
             DigestKind::Tree => State::Tree {
                 fold: Fold::new(kind),
-                unit: Unit::Zeros(0),
+                unit: Unit::new(Hashing::Plain, 0, UNIT_BYTES),
             },
         };
         Self { size: 0, state }
@@ -53,13 +43,10 @@ impl InOrder {
         };
         let mut rest = bytes;
         while !rest.is_empty() {
-            let room = usize::try_from(unit.room()).map_or(rest.len(), |room| room.min(rest.len()));
-            let (piece, tail) = rest.split_at(room);
-            unit.data(piece);
-            if unit.room() == 0 {
-                fold.unit(unit.take());
+            rest = unit.data(rest);
+            if let Some(hash) = unit.complete() {
+                fold.unit(hash);
             }
-            rest = tail;
         }
     }
 
@@ -74,16 +61,14 @@ impl InOrder {
             State::Tree { fold, unit } => (fold, unit),
         };
         let mut left = len;
-        if unit.room() < UNIT_BYTES {
-            let front = left.min(unit.room());
-            unit.zeros(front);
-            left -= front;
-            if unit.room() == 0 {
-                fold.unit(unit.take());
+        if !unit.is_empty() {
+            left = unit.zeros(left);
+            if let Some(hash) = unit.complete() {
+                fold.unit(hash);
             }
         }
         fold.whole_zeros(left / UNIT_BYTES);
-        // Nothing, if the unit that was begun took all of them.
+        // None, if the unit that was begun took all of them.
         unit.zeros(left % UNIT_BYTES);
     }
 
@@ -99,50 +84,11 @@ impl InOrder {
                 bytes: *hasher.finalize().as_bytes(),
             },
             State::Tree { fold, unit } => {
-                if unit.room() < UNIT_BYTES {
+                if !unit.is_empty() {
                     fold.unit(unit.take());
                 }
                 fold.finish(self.size)
             }
-        }
-    }
-}
-
-impl Unit {
-    /// Bytes until it is complete.
-    const fn room(&self) -> u64 {
-        match self {
-            Self::Zeros(len) | Self::Hashed { len, .. } => UNIT_BYTES - *len,
-        }
-    }
-
-    fn data(&mut self, bytes: &[u8]) {
-        if let Self::Zeros(zeros) = *self {
-            let mut hasher = Box::new(UnitHasher::new(Hashing::Plain, 0));
-            hasher.zeros(zeros);
-            *self = Self::Hashed { hasher, len: zeros };
-        }
-        if let Self::Hashed { hasher, len } = self {
-            hasher.data(bytes);
-            *len += bytes_of(bytes.len());
-        }
-    }
-
-    fn zeros(&mut self, count: u64) {
-        match self {
-            Self::Zeros(len) => *len += count,
-            Self::Hashed { hasher, len } => {
-                hasher.zeros(count);
-                *len += count;
-            }
-        }
-    }
-
-    /// What it comes to; the next one begins.
-    fn take(&mut self) -> super::UnitHash {
-        match std::mem::replace(self, Self::Zeros(0)) {
-            Self::Zeros(len) => zeros_hash(len),
-            Self::Hashed { hasher, .. } => hasher.finish(),
         }
     }
 }

@@ -257,6 +257,28 @@ proptest! {
     }
 
     #[test]
+    fn units_of_any_size_are_hashed_each(pieces in pieces(), log2 in UNIT_LOG2_MIN..=UNIT_LOG2, skipped in 0..3_u64) {
+        let unit = 1 << log2;
+        for how in [Hashing::Plain, Hashing::Chained] {
+            let mut in_units = InUnits::new(how, skipped * unit, unit);
+            let mut bytes = Vec::new();
+            for (len, hole) in &pieces {
+                let piece = if *hole { vec![0; usize::try_from(*len).unwrap()] } else { noise(*len) };
+                if *hole { in_units.zeros(*len) } else { in_units.data(&piece) }
+                bytes.extend_from_slice(&piece);
+            }
+            let hashes = in_units.finish();
+            prop_assert_eq!(bytes_of(hashes.len()), bytes_of(bytes.len()).div_ceil(unit));
+            let units = bytes.chunks(usize::try_from(unit).unwrap());
+            for (index, (hash, bytes)) in (skipped..).zip(hashes.iter().zip(units)) {
+                let mut hasher = UnitHasher::new(how, index * unit);
+                hasher.data(bytes);
+                prop_assert_eq!(*hash, hasher.finish());
+            }
+        }
+    }
+
+    #[test]
     fn a_unit_in_pieces_is_the_unit(cut in 0..=UNIT_BYTES, index in 0..4_u64) {
         let bytes = noise(UNIT_BYTES);
         let (front, back) = bytes.split_at(usize::try_from(cut).unwrap());
