@@ -2,6 +2,7 @@
 //!
 //! * [`range`], [`extent`], [`id`], [`path`], [`attr`]: valid values. Whatever holds one of these
 //!   types has been checked; nothing inside checks again.
+//! * [`digest`]: what a volume's bytes come to, also out of order and over holes.
 //! * [`limits`]: every bound of the protocol, each with its reason.
 //! * [`wire`]: bytes to values and back, without IO and without a runtime.
 //! * [`quic`] (feature `quic`): identities, TLS, endpoints and frames on streams.
@@ -9,7 +10,9 @@
 //! What a request *means* lives elsewhere: in `lacuna` (client) and `lacuna-server`.
 
 pub mod attr;
+pub mod digest;
 pub mod extent;
+mod hex;
 pub mod id;
 pub mod limits;
 pub mod path;

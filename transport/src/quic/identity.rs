@@ -16,6 +16,8 @@ use rustls::sign::SigningKey;
 use rustls_pki_types::pem::PemObject;
 use thiserror::Error;
 
+use crate::hex;
+
 const FILE_NAME: &str = "identity.key";
 const PEM_LABEL: &str = "PRIVATE KEY";
 /// A PEM Ed25519 key is about 200 bytes; more is not one.
@@ -36,7 +38,7 @@ impl KeyId {
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::write(f, &self.0)
     }
 }
 
@@ -55,24 +57,8 @@ impl FromStr for KeyId {
     type Err = KeyIdError;
 
     fn from_str(text: &str) -> Result<Self, KeyIdError> {
-        let hex = text.strip_prefix("sha256:").ok_or(KeyIdError)?.as_bytes();
-        if hex.len() != 64 {
-            return Err(KeyIdError);
-        }
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Ok(Self(bytes))
-    }
-}
-
-fn digit(hex: u8) -> Result<u8, KeyIdError> {
-    match hex {
-        b'0'..=b'9' => Ok(hex - b'0'),
-        b'a'..=b'f' => Ok(hex - b'a' + 10),
-        b'A'..=b'F' => Ok(hex - b'A' + 10),
-        _ => Err(KeyIdError),
+        let digits = text.strip_prefix("sha256:").ok_or(KeyIdError)?;
+        hex::parse(digits).map(Self).ok_or(KeyIdError)
     }
 }
 
