@@ -24,6 +24,7 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod copy;
+pub mod export;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
 #[cfg(any(test, feature = "testing"))]

@@ -5,6 +5,7 @@
 //! * [`digest`]: what a volume's bytes come to, also out of order and over holes.
 //! * [`limits`]: every bound of the protocol, each with its reason.
 //! * [`wire`]: bytes to values and back, without IO and without a runtime.
+//! * [`records`]: a volume as a stream of records, for pipes and files.
 //! * [`quic`] (feature `quic`): identities, TLS, endpoints and frames on streams.
 //!
 //! What a request *means* lives elsewhere: in `lacuna` (client) and `lacuna-server`.
@@ -19,4 +20,5 @@ pub mod path;
 #[cfg(feature = "quic")]
 pub mod quic;
 pub mod range;
+pub mod records;
 pub mod wire;

@@ -46,6 +46,9 @@ pub const FOLDER_NODES_MAX: usize = 1 << 20;
 /// Longest text of an error reply or agent name.
 pub const TEXT_BYTES_MAX: usize = 512;
 
+/// Most payload bytes of one data record of a stream: a reader holds one in memory, and it is one write.
+pub const RECORD_BYTES_MAX: u32 = 1 << 20;
+
 /// Lanes (request streams, one request in flight on each) of a session.
 pub const LANES_MAX: u32 = 64;
 /// Open volumes of a session: each costs the server a file descriptor.

@@ -17,6 +17,8 @@ pub(super) const FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::
 
 /// Ids that are not an inode number of the exported file system have this bit.
 const FOREIGN: u64 = 1 << 63;
+/// Those that have this bit too are of volumes that are not in the folder: see [`crate::backend::export`].
+const NAMED: u64 = 1 << 62;
 
 /// `statx` of an open descriptor, `O_PATH` ones too.
 pub(super) fn of(fd: impl AsFd) -> Result<Statx, Errno> {
@@ -118,7 +120,7 @@ impl Origin {
         // clients then see other ids on file systems mounted below DIR, as after a remount.
         let mut hasher = DefaultHasher::new();
         (device, inode).hash(&mut hasher);
-        NodeId(hasher.finish() | FOREIGN)
+        NodeId((hasher.finish() & !NAMED) | FOREIGN)
     }
 }
 
@@ -158,6 +160,7 @@ mod tests {
         ] {
             let id = origin.id(device, inode);
             assert!(id.0 & FOREIGN != 0, "{device:?} {inode} became {id:?}");
+            assert!(id.0 & NAMED == 0, "{id:?} may be that of a named volume");
         }
         assert_ne!(origin.id((8, 2), 77), origin.id((8, 3), 77));
     }
