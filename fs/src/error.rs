@@ -49,6 +49,8 @@ pub enum ErrorKind {
     Disconnected,
     /// The server did not answer within the deadline.
     TimedOut,
+    /// The user asked for the end of it.
+    Interrupted,
     /// The server refuses this client.
     NotAllowed,
     /// The server has another key than the pinned one.
@@ -83,6 +85,7 @@ impl ErrorKind {
             Self::Unsupported => Errno::OPNOTSUPP,
             Self::NoExtent => Errno::NXIO,
             Self::NoAttribute => Errno::NODATA,
+            Self::Interrupted => Errno::INTR,
             Self::Io
             | Self::Disconnected
             | Self::TimedOut

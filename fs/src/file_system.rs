@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use lacuna_transport::attr::{Attr, NodeKind, Space};
+use lacuna_transport::digest::UnitHash;
 use lacuna_transport::extent::Extent;
 use lacuna_transport::id::NodeId;
 use lacuna_transport::path::{NodeName, NodePath};
@@ -29,7 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::Sought;
 use crate::namespace::Namespace;
 use crate::readahead::Readahead;
-use crate::remote::{Access, Change, Remote};
+use crate::remote::{Access, Change, Remote, UnitsOf};
 use crate::volume::map::Whence;
 use crate::volume::read::{Gathered, ReadNow};
 use crate::volume::shared::Settings;
@@ -266,6 +267,12 @@ impl<R: Remote> FileSystem<R> {
     pub async fn extents(&self, open: OpenId, range: ByteRange, count_max: usize) -> Result<Vec<Extent>> {
         let open = self.open_volume(open)?;
         open.volume.extents(range, count_max).await
+    }
+
+    /// Hashes of units as the server has them, without what was not sent yet.
+    pub async fn digest(&self, open: OpenId, units: UnitsOf) -> Result<Vec<UnitHash>> {
+        let open = self.open_volume(open)?;
+        self.within("digest", open.volume.digest(units)).await
     }
 
     /// Attributes of an open volume, as this client sees them.

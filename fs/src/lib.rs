@@ -34,5 +34,7 @@ pub mod size;
 pub mod state;
 #[cfg(feature = "quic")]
 pub mod status;
+#[cfg(feature = "quic")]
+pub mod transfer;
 pub mod volume;
 pub mod zeros;

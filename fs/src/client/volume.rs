@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lacuna_transport::attr::{Attr, NewAttr};
+use lacuna_transport::digest::UnitHash;
 use lacuna_transport::extent::Extent;
 use lacuna_transport::id::NodeId;
 use lacuna_transport::path::NodePath;
@@ -16,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file_system::changes::Reach;
 use crate::file_system::{FileSystem, OpenId};
 use crate::overlay::Content;
-use crate::remote::Remote;
+use crate::remote::{Remote, UnitsOf};
 use crate::remote::quic::QuicRemote;
 
 /// Longest write that is taken in at once: a part of the smallest window.
@@ -185,6 +186,11 @@ impl<R: Remote> Volume<R> {
     /// Writes a range in order, as data and holes. What comes beyond its end is refused.
     pub fn writer(&self, range: Range<u64>) -> Result<SparseWriter<R>> {
         Ok(SparseWriter::new(self.clone(), checked(range)?))
+    }
+
+    /// Hashes of units as the server has them: what was written here must be flushed before.
+    pub(crate) async fn digest(&self, units: UnitsOf) -> Result<Vec<UnitHash>> {
+        self.fs().digest(self.open_id(), units).await
     }
 
     pub(crate) fn fs(&self) -> &Arc<FileSystem<R>> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lacuna_transport::digest::UnitHash;
 use lacuna_transport::extent::{Extent, ExtentKind};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::map_page::MapPage;
@@ -11,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::Known;
 use crate::extent_map::Sought;
 use crate::overlay::Content;
-use crate::remote::Remote;
+use crate::remote::{Remote, UnitsOf};
 use crate::run_map::RunMap;
 
 /// Most runs of one volume's map: about 20 bytes each. What does not fit stays unknown.
@@ -60,6 +61,13 @@ impl<R: Remote> Volume<R> {
                 }
             })
             .await
+    }
+
+    /// Hashes of units as the server has them, without what was not sent yet.
+    pub async fn digest(&self, units: UnitsOf) -> Result<Vec<UnitHash>> {
+        let bound = self.bound()?;
+        let (_, hashes) = self.shared.remote.digest(&bound, units).await?;
+        Ok(hashes)
     }
 
     /// The extents of `range`, in order and without gaps, cut at the end of the volume; neighbours differ. At

@@ -1,0 +1,134 @@
+//! What a local path is: a regular file, a block device, or something that is read or written once in order.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, OFlags};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What stands for standard input and output.
+pub const STANDARD: &str = "-";
+
+/// What kind of file something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Regular,
+    Device,
+    /// A pipe, a terminal, a socket.
+    Stream,
+}
+
+/// An open local file.
+#[derive(Debug)]
+pub struct Local {
+    pub file: File,
+    pub kind: Kind,
+    /// In bytes; 0 of a stream.
+    pub size: u64,
+    /// For messages.
+    pub name: String,
+}
+
+impl Local {
+    /// Opens what is to be read.
+    pub fn source(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let opened = if is_standard(path) {
+            io::stdin().as_fd().try_clone_to_owned().map(File::from)
+        } else {
+            File::open(path)
+        };
+        Self::new(opened.map_err(|error| failed("open", &name, &error))?, name)
+    }
+
+    /// Opens what is to be written, and makes a regular file of what is not there. What is in it stays. A block
+    /// device that something else uses (a file system on it is mounted) is refused.
+    pub fn target(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        if is_standard(path) {
+            let opened = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+            return Self::new(opened.map_err(|error| failed("open", &name, &error))?, name);
+        }
+        let kind = std::fs::metadata(path).map(|metadata| metadata.file_type());
+        let mut options = OpenOptions::new();
+        options.write(true);
+        match &kind {
+            Ok(kind) if kind.is_block_device() => {
+                let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap_or(0);
+                options.read(true).custom_flags(exclusive);
+            }
+            Ok(kind) if kind.is_fifo() || kind.is_char_device() => {}
+            Ok(_) => {
+                options.read(true);
+            }
+            Err(_) => {
+                options.read(true).create(true).truncate(false);
+            }
+        }
+        let opened = options.open(path).map_err(|error| match error.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::BUSY.raw_os_error() => {
+                let text = format!("{name} is in use: is a file system on it mounted?");
+                Error::new(ErrorKind::Busy, text)
+            }
+            _ => failed("open", &name, &error),
+        })?;
+        Self::new(opened, name)
+    }
+
+    fn new(mut file: File, name: String) -> Result<Self> {
+        let metadata = file.metadata().map_err(|error| failed("look at", &name, &error))?;
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            let text = format!("{name} is a folder: name a file, a block device or - for a pipe");
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        let (kind, size) = if kind.is_block_device() {
+            let end = file.seek(SeekFrom::End(0));
+            (Kind::Device, end.map_err(|error| failed("measure", &name, &error))?)
+        } else if kind.is_file() {
+            (Kind::Regular, metadata.len())
+        } else {
+            (Kind::Stream, 0)
+        };
+        Ok(Self { file, kind, size, name })
+    }
+
+    pub fn failed(&self, doing: &str, error: &io::Error) -> Error {
+        failed(doing, &self.name, error)
+    }
+}
+
+fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == STANDARD
+}
+
+/// A local failure, for the user.
+pub fn failed(doing: &str, name: &str, error: &io::Error) -> Error {
+    let kind = match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => ErrorKind::NoSpace,
+        Some(rustix::io::Errno::NOENT) => ErrorKind::NotFound,
+        Some(rustix::io::Errno::ACCESS) => ErrorKind::Denied,
+        Some(rustix::io::Errno::PIPE) => {
+            let text = format!("{name}: whoever read it went away");
+            return Error::new(ErrorKind::Io, text);
+        }
+        _ => ErrorKind::Io,
+    };
+    Error::new(kind, format!("cannot {doing} {name}: {error}"))
+}
+
+/// Asks the file system, or the driver of a device, for a change of a range. False: it cannot do that.
+pub fn fallocate(file: &File, how: FallocateFlags, offset: u64, len: u64) -> io::Result<bool> {
+    loop {
+        match rustix::fs::fallocate(file, how, offset, len) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

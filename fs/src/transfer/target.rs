@@ -1,0 +1,183 @@
+//! Where a volume is pulled to. Blocking, in order.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+
+use bytes::Bytes;
+use rustix::fs::FallocateFlags;
+
+use super::Sparse;
+use super::local::{Kind, Local, fallocate};
+use crate::zeros::{self, BLOCK_BYTES, Piece};
+
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
+/// Takes pieces in order, from its beginning on.
+pub trait Target: Send {
+    fn put(&mut self, piece: &Piece) -> io::Result<()>;
+
+    /// What is there is what it should be.
+    fn keep(&mut self, len: u64) -> io::Result<()>;
+
+    /// All came: what was behind it goes, and what came is durable.
+    fn finish(&mut self) -> io::Result<()>;
+
+    /// No more will come: what came is made durable.
+    fn break_off(&mut self) -> io::Result<()>;
+}
+
+/// The target for an open local file.
+pub fn raw(local: Local, sparse: Sparse) -> Box<dyn Target> {
+    match local.kind {
+        Kind::Stream => Box::new(Stream(local.file)),
+        kind @ (Kind::Regular | Kind::Device) => Box::new(Seekable {
+            is_device: kind == Kind::Device,
+            size_before: local.size,
+            at: 0,
+            sparse,
+            file: local.file,
+        }),
+    }
+}
+
+/// A regular file or a block device.
+#[derive(Debug)]
+struct Seekable {
+    file: File,
+    is_device: bool,
+    /// Beyond this there is no old data.
+    size_before: u64,
+    at: u64,
+    sparse: Sparse,
+}
+
+impl Seekable {
+    fn data(&mut self, bytes: &Bytes) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.at)?;
+        self.at += u64::try_from(bytes.len()).unwrap_or(0);
+        Ok(())
+    }
+
+    fn hole(&mut self, len: u64) -> io::Result<()> {
+        let (start, end) = (self.at, self.at + len);
+        self.at = end;
+        if self.sparse == Sparse::Never {
+            return self.zero(start, end);
+        }
+        // A new file ends behind its last hole when it is finished.
+        let end = end.min(self.size_before);
+        if start >= end {
+            return Ok(());
+        }
+        if !self.is_device {
+            let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            return match fallocate(&self.file, punch, start, end - start)? {
+                true => Ok(()),
+                false => self.write_zeros(start, end),
+            };
+        }
+        // The kernel discards only where the device then reads zeros; it takes whole blocks.
+        let (from, to) = (start.next_multiple_of(BLOCK_BYTES), end / BLOCK_BYTES * BLOCK_BYTES);
+        if from >= to {
+            return self.write_zeros(start, end);
+        }
+        self.write_zeros(start, from)?;
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if !fallocate(&self.file, punch, from, to - from)? {
+            self.zero(from, to)?;
+        }
+        self.write_zeros(to, end)
+    }
+
+    /// Zeros that take space.
+    fn zero(&self, start: u64, end: u64) -> io::Result<()> {
+        if start >= end || fallocate(&self.file, FallocateFlags::ZERO_RANGE, start, end - start)? {
+            return Ok(());
+        }
+        self.write_zeros(start, end)
+    }
+
+    fn write_zeros(&self, start: u64, end: u64) -> io::Result<()> {
+        let mut at = start;
+        while at < end {
+            let len = zeros_for(end - at);
+            self.file.write_all_at(len, at)?;
+            at += u64::try_from(len.len()).unwrap_or(0);
+        }
+        Ok(())
+    }
+}
+
+/// As many zeros as there are at hand, `len` at most.
+fn zeros_for(len: u64) -> &'static [u8] {
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    &ZEROS[..len.min(ZEROS.len())]
+}
+
+impl Target for Seekable {
+    fn put(&mut self, piece: &Piece) -> io::Result<()> {
+        match piece {
+            Piece::Hole(len) => self.hole(*len),
+            Piece::Data(bytes) if self.sparse == Sparse::Always => {
+                for piece in zeros::split(self.at, bytes, false) {
+                    match piece {
+                        Piece::Data(bytes) => self.data(&bytes)?,
+                        Piece::Hole(len) => self.hole(len)?,
+                    }
+                }
+                Ok(())
+            }
+            Piece::Data(bytes) => self.data(bytes),
+        }
+    }
+
+    fn keep(&mut self, len: u64) -> io::Result<()> {
+        self.at += len;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        if !self.is_device {
+            self.file.set_len(self.at)?;
+        }
+        self.file.sync_all()
+    }
+
+    fn break_off(&mut self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}
+
+/// Something that is written once, in order: holes become zeros.
+#[derive(Debug)]
+struct Stream(File);
+
+impl Target for Stream {
+    fn put(&mut self, piece: &Piece) -> io::Result<()> {
+        match piece {
+            Piece::Data(bytes) => self.0.write_all(bytes),
+            Piece::Hole(len) => {
+                let mut left = *len;
+                while left > 0 {
+                    let zeros = zeros_for(left);
+                    self.0.write_all(zeros)?;
+                    left -= u64::try_from(zeros.len()).unwrap_or(left);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn keep(&mut self, _: u64) -> io::Result<()> {
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+
+    fn break_off(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
