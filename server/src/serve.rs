@@ -43,6 +43,9 @@ use crate::session::{self, Counters, Session};
 const READ_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 /// Writes that are being received or applied, all sessions together: 128 of the largest.
 const WRITE_BYTES_IN_FLIGHT_MAX: usize = 128 << 20;
+/// Digests that are made at once, all sessions together: each takes a thread, a processor and 256 KiB, and reads
+/// should find some of the storage free.
+const DIGESTS_UNDER_WAY_MAX: usize = 4;
 /// For goodbyes to leave after the last session was closed.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -70,6 +73,7 @@ pub struct Server {
     pub(crate) boot: BootId,
     pub(crate) read_budget: Arc<Semaphore>,
     pub(crate) write_budget: Arc<Semaphore>,
+    pub(crate) digest_budget: Arc<Semaphore>,
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) operations: Operations,
     pub(crate) bounds: Bounds,
@@ -113,6 +117,7 @@ impl Server {
             boot: BootId::random().map_err(|error| Error::io("cannot read random numbers", error))?,
             read_budget: Arc::new(Semaphore::new(READ_BYTES_IN_FLIGHT_MAX)),
             write_budget: Arc::new(Semaphore::new(WRITE_BYTES_IN_FLIGHT_MAX)),
+            digest_budget: Arc::new(Semaphore::new(DIGESTS_UNDER_WAY_MAX)),
             buffers: Arc::default(),
             operations: Operations::open(&state)?,
             bounds,

@@ -17,6 +17,7 @@
 //!   of the same instance begins then, so that nothing sent on this one takes effect after.
 
 mod change;
+mod digest;
 mod hello;
 mod lane;
 mod list;

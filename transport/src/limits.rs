@@ -35,6 +35,11 @@ pub const COPY_BYTES_MAX: u64 = 256 << 20;
 pub const OPERATIONS_KEPT_MAX: usize = 256;
 /// Mounts whose changes of names are remembered, the longest unused forgotten first.
 pub const INSTANCES_KEPT_MAX: usize = 4096;
+/// Most units one digest request covers: its reply is one piece of 128 KiB in memory.
+pub const DIGEST_UNITS_MAX: u64 = 4096;
+/// Most bytes one digest request covers: read and hashed well before its deadline, also from a slow disk, where
+/// they lie in order.
+pub const DIGEST_BYTES_MAX: u64 = 64 << 20;
 /// Largest encoded page of an extent map.
 pub const MAP_PAGE_BYTES_MAX: u32 = 64 << 10;
 /// Most runs in one page: what a decoded page may cost, 16 bytes each.

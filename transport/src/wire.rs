@@ -3,12 +3,14 @@
 //! * [`frame`]: the fixed header in front of everything.
 //! * [`message`]: bodies of requests and replies, CBOR.
 //! * [`read`]: the body of a read, fixed little-endian, followed by raw payload.
+//! * [`digest`]: hashes of units, for comparing without moving bytes.
 //! * [`map_page`]: pages of an extent map, delta-coded.
 //! * [`error_code`]: what can go wrong, as numbers.
 //!
 //! Decoders take any bytes: they return an error, allocate no more than the bytes they were given
 //! justify, and never panic. The golden-byte tests in `golden.rs` pin every encoding.
 
+pub mod digest;
 pub mod error_code;
 pub mod frame;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod bed;
 mod bounds;
 mod changes;
+mod digests;
 mod handover;
 mod names;
 

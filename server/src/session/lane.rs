@@ -136,6 +136,7 @@ async fn answer(
         }
         Kind::Read => session.read(ReadRequest::decode(body)?, &mut reply).await,
         Kind::Map => session.map(message::decode(body)?, features, &mut reply).await,
+        Kind::Digest => reply.done(session.digest(message::decode(body)?).await).await,
         Kind::Space => {
             let server = Arc::clone(&session.server);
             let space = session.blocking(move || server.backend.space()).await;

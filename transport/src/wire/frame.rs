@@ -14,6 +14,7 @@ use crate::limits::{
     LIST_PAGE_BYTES_MAX, MAP_PAGE_BYTES_MAX, MESSAGE_BYTES_MAX, READ_BYTES_MAX, TEXT_BYTES_MAX,
     WRITE_BYTES_MAX,
 };
+use crate::wire::digest;
 use crate::wire::read::{REPLY_HEAD_BYTES, REQUEST_BYTES_MAX};
 use crate::wire::write;
 
@@ -93,6 +94,8 @@ kinds! {
     Space = 22, "space", 0, MESSAGE_BYTES_MAX;
     /// Attributes of an open volume, whatever became of its name.
     StatOpen = 23, "stat-open", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
+    /// Hashes of units of a range.
+    Digest = 24, "digest", MESSAGE_BYTES_MAX, digest::REPLY_BYTES_MAX;
     /// Bytes into one or more ranges.
     Write = 32, "write", write::REQUEST_HEAD_BYTES_MAX + WRITE_BYTES_MAX, MESSAGE_BYTES_MAX;
     /// A hole, zeros or reserved space in a range.

@@ -1,6 +1,7 @@
 //! The bytes on the wire, pinned. A change here is a change of the protocol: docs/PROTOCOL.md and the
 //! version go with it.
 
+use super::digest::{self, DigestRequest};
 use super::error_code::ErrorCode;
 use super::frame::{Code, Header, Kind, Sender};
 use super::map_page::MapPage;
@@ -13,6 +14,7 @@ use super::message::{
 use super::read::{self, ReadRequest};
 use super::write::WriteRequest;
 use crate::attr::{Attr, NewAttr, NewNode, NewTime, NodeKind, Space, Timestamp};
+use crate::digest::Hashing;
 use crate::extent::{Extent, ExtentKind};
 use crate::id::{BootId, Generation, Handle, InstanceId, NodeId, OperationId, RequestId};
 use crate::path::{NodeName, NodePath};
@@ -112,6 +114,7 @@ fn numbers_of_kinds_and_errors() {
             (21, "map"),
             (22, "space"),
             (23, "stat-open"),
+            (24, "digest"),
             (32, "write"),
             (33, "reshape"),
             (34, "resize"),
@@ -139,7 +142,7 @@ fn hello_and_welcome() {
     };
     pin(
         &hello,
-        "8400076c6c6163756e612f302e312e3050cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
+        "84000f6c6c6163756e612f302e312e3050cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
     );
     let welcome = Welcome {
         version: 0,
@@ -353,6 +356,26 @@ fn map_pages() {
         "09000000000000006400000004000000002000000000000064000000040000000c04f6ffff0705"
     );
     assert_eq!(MapPage::decode(&page.encode()).unwrap(), page);
+}
+
+#[test]
+fn digests() {
+    let request = DigestRequest {
+        handle: Handle(5),
+        origin: 512,
+        start: 512 + (1 << 20),
+        end: 1 << 23,
+        unit_log2: 16,
+        how: Hashing::Chained,
+    };
+    pin(&request, "86051902001a001002001a008000001001");
+    assert_eq!(
+        hex(&digest::encode_reply(
+            Generation(0x0102),
+            &[[0xab; 32], [0x01; 32]]
+        )),
+        format!("0201000000000000{}{}", "ab".repeat(32), "01".repeat(32))
+    );
 }
 
 #[test]

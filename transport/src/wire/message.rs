@@ -23,8 +23,10 @@ impl Features {
     pub const EVENTS: Self = Self(1 << 1);
     /// The server takes changes.
     pub const CHANGES: Self = Self(1 << 2);
+    /// The server hashes units of a volume.
+    pub const DIGESTS: Self = Self(1 << 3);
     /// What this build knows.
-    pub const KNOWN: Self = Self(Self::HOLES.0 | Self::EVENTS.0 | Self::CHANGES.0);
+    pub const KNOWN: Self = Self(Self::HOLES.0 | Self::EVENTS.0 | Self::CHANGES.0 | Self::DIGESTS.0);
 
     #[must_use]
     pub const fn common(self, other: Self) -> Self {
