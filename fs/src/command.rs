@@ -9,10 +9,13 @@ pub mod key;
 pub mod mount;
 pub mod mount_helper;
 mod progress;
+pub mod pull;
+pub mod push;
 pub mod resize;
 pub mod rm;
 mod save;
 pub mod status;
+mod transfer;
 pub mod umount;
 pub mod wipe;
 
@@ -70,6 +73,10 @@ pub enum Command {
     Punch(wipe::PunchArgs),
     /// Make a volume, or a range of it, all hole or zeros; its size stays
     Wipe(wipe::WipeArgs),
+    /// Download a volume, holes as holes
+    Pull(pull::PullArgs),
+    /// Upload into a volume, holes as holes
+    Push(push::PushArgs),
     /// Show the counters and state of live mounts
     Status(status::StatusArgs),
 }
@@ -89,6 +96,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Rm(args) => rm::rm(&cli.global, &args),
         Command::Punch(args) => wipe::punch(&cli.global, &args),
         Command::Wipe(args) => wipe::wipe(&cli.global, &args),
+        Command::Pull(args) => pull::pull(&cli.global, &args),
+        Command::Push(args) => push::push(&cli.global, &args),
         Command::Status(args) => status::status(&cli.global, &args),
     }
 }

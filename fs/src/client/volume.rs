@@ -17,8 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file_system::changes::Reach;
 use crate::file_system::{FileSystem, OpenId};
 use crate::overlay::Content;
-use crate::remote::{Remote, UnitsOf};
 use crate::remote::quic::QuicRemote;
+use crate::remote::{Remote, UnitsOf};
 
 /// Longest write that is taken in at once: a part of the smallest window.
 const WRITE_BYTES_MAX: usize = 1 << 20;

@@ -112,7 +112,11 @@ pub(super) async fn differences<R: Remote>(
 }
 
 /// Hashes of the units of a range, counted from its start; `None` if the server knows no digests.
-async fn hashes<R: Remote>(volume: &Volume<R>, range: ByteRange, unit_log2: u8) -> Result<Option<Vec<UnitHash>>> {
+async fn hashes<R: Remote>(
+    volume: &Volume<R>,
+    range: ByteRange,
+    unit_log2: u8,
+) -> Result<Option<Vec<UnitHash>>> {
     let units = UnitsOf {
         origin: range.start(),
         range,

@@ -80,7 +80,9 @@ impl Local {
     }
 
     fn new(mut file: File, name: String) -> Result<Self> {
-        let metadata = file.metadata().map_err(|error| failed("look at", &name, &error))?;
+        let metadata = file
+            .metadata()
+            .map_err(|error| failed("look at", &name, &error))?;
         let kind = metadata.file_type();
         if kind.is_dir() {
             let text = format!("{name} is a folder: name a file, a block device or - for a pipe");
@@ -88,13 +90,21 @@ impl Local {
         }
         let (kind, size) = if kind.is_block_device() {
             let end = file.seek(SeekFrom::End(0));
-            (Kind::Device, end.map_err(|error| failed("measure", &name, &error))?)
+            (
+                Kind::Device,
+                end.map_err(|error| failed("measure", &name, &error))?,
+            )
         } else if kind.is_file() {
             (Kind::Regular, metadata.len())
         } else {
             (Kind::Stream, 0)
         };
-        Ok(Self { file, kind, size, name })
+        Ok(Self {
+            file,
+            kind,
+            size,
+            name,
+        })
     }
 
     pub fn failed(&self, doing: &str, error: &io::Error) -> Error {
@@ -127,7 +137,9 @@ pub fn fallocate(file: &File, how: FallocateFlags, offset: u64, len: u64) -> io:
         match rustix::fs::fallocate(file, how, offset, len) {
             Ok(()) => return Ok(true),
             Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => return Ok(false),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
+                return Ok(false);
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -149,7 +149,13 @@ async fn fetch_different<R: Remote>(
                         // Nothing of it is there yet, or not all.
                         tokio::spawn(fetch(volume.clone(), unit))
                     } else {
-                        tokio::spawn(fetch_unit(volume.clone(), unit, Arc::clone(&old), here, compare.blocks))
+                        tokio::spawn(fetch_unit(
+                            volume.clone(),
+                            unit,
+                            Arc::clone(&old),
+                            here,
+                            compare.blocks,
+                        ))
                     };
                     Unit::Data(task)
                 }
@@ -174,7 +180,11 @@ enum Unit {
 }
 
 async fn fetch<R: Remote>(volume: Volume<R>, range: ByteRange) -> Result<Vec<Move>> {
-    let pieces = volume.fs().read_direct(volume.open_id(), range).await?.into_pieces();
+    let pieces = volume
+        .fs()
+        .read_direct(volume.open_id(), range)
+        .await?
+        .into_pieces();
     Ok(pieces.into_iter().map(Move::Put).collect())
 }
 
@@ -188,9 +198,12 @@ async fn fetch_unit<R: Remote>(
 ) -> Result<Vec<Move>> {
     let read = move || {
         let mut bytes = vec![0; usize::try_from(here.len()).unwrap_or(0)];
-        old.read_exact_at(&mut bytes, here.start()).map(|()| Bytes::from(bytes))
+        old.read_exact_at(&mut bytes, here.start())
+            .map(|()| Bytes::from(bytes))
     };
-    let bytes = tokio::task::spawn_blocking(read).await.map_err(|error| thread_lost(&error))?;
+    let bytes = tokio::task::spawn_blocking(read)
+        .await
+        .map_err(|error| thread_lost(&error))?;
     let Ok(bytes) = bytes else {
         return fetch(volume, unit).await;
     };

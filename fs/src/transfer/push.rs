@@ -88,7 +88,10 @@ fn read_all(
     name: &str,
 ) -> Result<(u64, Option<Digest>)> {
     let mut bytes = 0_u64;
-    while let Some(piece) = source.next().map_err(|error| local::failed("read", name, &error))? {
+    while let Some(piece) = source
+        .next()
+        .map_err(|error| local::failed("read", name, &error))?
+    {
         let left = plan.range.len() - bytes;
         if piece.len() > left && !plan.exact {
             let text = format!(
@@ -123,7 +126,11 @@ fn front(piece: Piece, len: u64) -> Piece {
 }
 
 /// Puts what comes into the volume.
-async fn write_all<R: Remote>(volume: &Volume<R>, job: &Push, mut pieces: mpsc::Receiver<Piece>) -> Result<()> {
+async fn write_all<R: Remote>(
+    volume: &Volume<R>,
+    job: &Push,
+    mut pieces: mpsc::Receiver<Piece>,
+) -> Result<()> {
     let mut at = job.plan.range.start();
     // Units that are compared, in the order of their bytes.
     let mut compared: VecDeque<JoinHandle<Result<u64>>> = VecDeque::new();
@@ -185,7 +192,9 @@ async fn write_different<R: Remote>(
         if same {
             Tally::add(&tally.same_bytes, part.len());
         } else {
-            volume.write(part.start(), &compare::part_of(bytes, range, part)).await?;
+            volume
+                .write(part.start(), &compare::part_of(bytes, range, part))
+                .await?;
             Tally::add(&tally.data_bytes, part.len());
             written += part.len();
         }

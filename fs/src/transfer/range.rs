@@ -59,8 +59,9 @@ impl Part {
         if let (Some(length), Some(source)) = (self.length, source_bytes)
             && source < length
         {
-            let text =
-                format!("the source has {source} bytes, fewer than the {length} of --length; nothing was changed");
+            let text = format!(
+                "the source has {source} bytes, fewer than the {length} of --length; nothing was changed"
+            );
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let fit_size = resize || size.is_none();
@@ -110,8 +111,14 @@ mod tests {
             assert!(text.contains("101") && text.contains("100"), "{text}");
         }
         assert!(part(1, Some(u64::MAX)).of_volume(100).is_err());
-        let text = part(10, None).of_source(Some(91), Some(100), false).unwrap_err().to_string();
-        assert!(text.contains("101") && text.contains("100") && text.contains("--resize"), "{text}");
+        let text = part(10, None)
+            .of_source(Some(91), Some(100), false)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("101") && text.contains("100") && text.contains("--resize"),
+            "{text}"
+        );
         assert!(part(101, None).of_source(None, Some(100), false).is_err());
     }
 
@@ -119,13 +126,22 @@ mod tests {
     fn the_size_changes_only_if_that_is_wanted() {
         let plan = |part: Part, source, size, resize| part.of_source(source, size, resize).unwrap();
         let kept = plan(part(10, None), Some(20), Some(100), false);
-        assert_eq!((kept.range, kept.exact, kept.fit_size), (range(10, 30), true, false));
+        assert_eq!(
+            (kept.range, kept.exact, kept.fit_size),
+            (range(10, 30), true, false)
+        );
         let fit = plan(part(10, None), Some(200), Some(100), true);
         assert_eq!((fit.range, fit.fit_size), (range(10, 210), true));
         let new = plan(part(0, None), None, None, false);
-        assert_eq!((new.range, new.exact, new.fit_size), (range(0, VOLUME_BYTES_MAX), false, true));
+        assert_eq!(
+            (new.range, new.exact, new.fit_size),
+            (range(0, VOLUME_BYTES_MAX), false, true)
+        );
         let pipe = plan(part(10, None), None, Some(100), false);
-        assert_eq!((pipe.range, pipe.exact, pipe.fit_size), (range(10, 100), false, false));
+        assert_eq!(
+            (pipe.range, pipe.exact, pipe.fit_size),
+            (range(10, 100), false, false)
+        );
         let cut = plan(part(0, Some(50)), Some(80), Some(100), false);
         assert_eq!((cut.range, cut.exact), (range(0, 50), true));
         assert!(part(0, Some(50)).of_source(Some(49), Some(100), false).is_err());

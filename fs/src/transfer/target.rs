@@ -78,7 +78,10 @@ impl Seekable {
             };
         }
         // The kernel discards only where the device then reads zeros; it takes whole blocks.
-        let (from, to) = (start.next_multiple_of(BLOCK_BYTES), end / BLOCK_BYTES * BLOCK_BYTES);
+        let (from, to) = (
+            start.next_multiple_of(BLOCK_BYTES),
+            end / BLOCK_BYTES * BLOCK_BYTES,
+        );
         if from >= to {
             return self.write_zeros(start, end);
         }

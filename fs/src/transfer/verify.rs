@@ -93,7 +93,9 @@ async fn wanted<R: Remote>(volume: &Volume<R>, range: ByteRange, units: Units) -
                 let unit = ByteRange::new(at(unit.start()), at(unit.end())).unwrap_or(ByteRange::EMPTY);
                 match wanted.last_mut() {
                     Some(before) if before.end() > unit.start() => {}
-                    Some(before) if before.end() == unit.start() && before.len() + unit.len() <= DIGEST_BYTES_MAX => {
+                    Some(before)
+                        if before.end() == unit.start() && before.len() + unit.len() <= DIGEST_BYTES_MAX =>
+                    {
                         *before = ByteRange::new(before.start(), unit.end()).unwrap_or(*before);
                     }
                     _ => wanted.push(unit),
@@ -121,6 +123,7 @@ pub fn compare(here: Digest, there: Digest, what: &str) -> Result<()> {
     if here == there {
         return Ok(());
     }
-    let text = format!("{what}: the two ends differ: {here} here, {there} at the server; was it written meanwhile?");
+    let text =
+        format!("{what}: the two ends differ: {here} here, {there} at the server; was it written meanwhile?");
     Err(Error::new(ErrorKind::Io, text))
 }
