@@ -17,11 +17,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
+use lacuna_transport::digest::{Hashing, UnitHash};
 use lacuna_transport::id::{BootId, Generation, NodeId};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::map_page::MapPage;
-use lacuna_transport::wire::message::{RenameMode, Reshape};
+use lacuna_transport::wire::message::{Features, RenameMode, Reshape};
 use parking_lot::Mutex;
 
 use crate::error::Result;
@@ -61,6 +62,10 @@ impl std::fmt::Display for SharedPath {
         self.0.lock().0.fmt(f)
     }
 }
+
+/// What a server that does not know digests comes to.
+const DIGESTS_UNSUPPORTED: &str =
+    "this server makes no digests; update lacunad there, or compare what is read";
 
 /// A server, or what stands for one.
 pub trait Remote: Send + Sync + 'static {
@@ -106,6 +111,18 @@ pub trait Remote: Send + Sync + 'static {
         pages_max: u32,
         sink: impl FnMut(MapPage) -> bool + Send,
     ) -> impl Future<Output = Result<()>> + Send;
+
+    /// The hashes of the units of a range, in order, and the base they belong to, as with a read. What lies past the
+    /// end of the volume is zero. At most one wire digest, see `wire::digest`. A server that does not know
+    /// digests is `Unsupported`: read the bytes instead.
+    fn digest(
+        &self,
+        volume: &Self::Volume,
+        units: UnitRange,
+    ) -> impl Future<Output = Result<(Generation, Vec<UnitHash>)>> + Send;
+
+    /// What the server of the session there is knows; waits for a session.
+    fn features(&self) -> impl Future<Output = Result<Features>> + Send;
 
     fn space(&self) -> impl Future<Output = Result<Space>> + Send;
 
@@ -201,6 +218,18 @@ pub trait Remote: Send + Sync + 'static {
 pub enum Access {
     Read,
     ReadWrite,
+}
+
+/// Which units a digest is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnitRange {
+    /// Where units are counted from: 0, or the start of a range that is looked at as a file.
+    pub origin: u64,
+    /// Begins with a unit; the last one may be short.
+    pub range: ByteRange,
+    /// A unit is 2 to the power of this.
+    pub unit_log2: u8,
+    pub how: Hashing,
 }
 
 /// A node by its name, or a volume that is open, whatever became of its name.

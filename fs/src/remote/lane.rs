@@ -21,6 +21,10 @@ use super::session::RequestError;
 /// Lanes that writes may use at once: enough to fill a path, and they leave the reads theirs.
 const LANES_WRITING: u32 = 24;
 
+/// Lanes that digests may use at once: as many as a server makes, and the next ones on their way. More would
+/// wait there for longer than a reply may take.
+const LANES_DIGESTING: u32 = 8;
+
 #[derive(Debug)]
 struct Lane {
     send: SendStream,
@@ -36,6 +40,8 @@ pub struct Lanes {
     free_reads: Semaphore,
     /// And a write one of these.
     free_writes: Semaphore,
+    /// And a digest one of these.
+    free_digests: Semaphore,
     next_request: AtomicU64,
 }
 
@@ -59,6 +65,7 @@ impl Lanes {
             free: permits(LANES_MAX),
             free_reads: permits(LANES_MAX - LANES_KEPT),
             free_writes: permits(LANES_WRITING),
+            free_digests: permits(LANES_DIGESTING),
             next_request: AtomicU64::new(1),
         }
     }
@@ -86,6 +93,7 @@ impl Lanes {
         let bulk = match kind {
             Kind::Read => Some(self.free_reads.acquire().await.map_err(closed)?),
             Kind::Write => Some(self.free_writes.acquire().await.map_err(closed)?),
+            Kind::Digest => Some(self.free_digests.acquire().await.map_err(closed)?),
             _ => None,
         };
         let permit = (self.free.acquire().await.map_err(closed)?, bulk);

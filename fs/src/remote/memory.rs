@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, NewTime, NodeKind, Space, Timestamp};
+use lacuna_transport::digest::{InUnits, UnitHash};
 use lacuna_transport::extent::{Extent, ExtentKind};
 use lacuna_transport::id::{BootId, Generation, NodeId};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::map_page::MapPage;
-use lacuna_transport::wire::message::{RenameMode, Reshape};
+use lacuna_transport::wire::message::{Features, RenameMode, Reshape};
 use parking_lot::Mutex;
 
-use super::{Access, Named, Remote, SharedPath};
+use super::{Access, DIGESTS_UNSUPPORTED, Named, Remote, SharedPath, UnitRange};
 use crate::error::{Error, ErrorKind, Result};
 use crate::overlay::buffer::Slice;
 
@@ -159,6 +160,7 @@ struct State {
     page_bytes: Option<u64>,
     delays: Delays,
     fail_flush: Option<ErrorKind>,
+    lacks: Features,
 }
 
 /// How long things take at the server.
@@ -210,6 +212,7 @@ pub struct MemoryRemote {
     state: Arc<Mutex<State>>,
     requests: Arc<AtomicU64>,
     read_bytes: Arc<AtomicU64>,
+    digested_bytes: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
 }
 
@@ -278,6 +281,11 @@ impl MemoryRemote {
         self.state.lock().fail_flush = Some(kind);
     }
 
+    /// From now on it is an older server, which does not know these.
+    pub fn forget(&self, features: Features) {
+        self.state.lock().lacks = features;
+    }
+
     /// Pages of maps cover so many bytes at most.
     pub fn limit_pages_to(&self, bytes: u64) {
         self.state.lock().page_bytes = Some(bytes);
@@ -291,6 +299,11 @@ impl MemoryRemote {
     /// Payload bytes read so far.
     pub fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of ranges that digests were asked for so far.
+    pub fn digested_bytes(&self) -> u64 {
+        self.digested_bytes.load(Ordering::Relaxed)
     }
 
     /// Writes so far.
@@ -457,6 +470,31 @@ impl Remote for MemoryRemote {
                 .fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Ordering::Relaxed);
             Generation(content.base)
         })
+    }
+
+    async fn digest(&self, volume: &MemoryVolume, units: UnitRange) -> Result<(Generation, Vec<UnitHash>)> {
+        tokio::task::yield_now().await;
+        if !self.features().await?.contains(Features::DIGESTS) {
+            return Err(Error::new(ErrorKind::Unsupported, DIGESTS_UNSUPPORTED));
+        }
+        self.ask(volume.id, |_, content| {
+            let offset = units.range.start() - units.origin;
+            let mut hashes = InUnits::new(units.how, offset, 1 << units.unit_log2);
+            for extent in content.extents(units.range) {
+                match extent.kind {
+                    ExtentKind::Data => hashes.data(&content.bytes(extent.range)),
+                    ExtentKind::Hole | ExtentKind::Zero => hashes.zeros(extent.range.len()),
+                }
+            }
+            self.digested_bytes
+                .fetch_add(units.range.len(), Ordering::Relaxed);
+            (Generation(content.base), hashes.finish())
+        })
+    }
+
+    async fn features(&self) -> Result<Features> {
+        let lacks = self.state.lock().lacks;
+        Ok(Features(Features::KNOWN.0 & !lacks.0))
     }
 
     async fn map(
@@ -690,3 +728,6 @@ impl Remote for MemoryRemote {
         self.asked().map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,14 @@
 //! and id, and is opened again in a new session when it is first needed there.
 
 mod change;
+mod digest;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
+use lacuna_transport::digest::UnitHash;
 use lacuna_transport::id::{BootId, Generation, Handle, NodeId, OperationId};
 use lacuna_transport::limits::FOLDER_NODES_MAX;
 use lacuna_transport::path::{NodeName, NodePath};
@@ -20,15 +22,15 @@ use lacuna_transport::wire::error_code::ErrorCode;
 use lacuna_transport::wire::frame::{Code, Kind};
 use lacuna_transport::wire::map_page::MapPage;
 use lacuna_transport::wire::message::{
-    self, CreateRequest, HandleRequest, ListPage, MakeFolderRequest, MapRequest, OpenRequest, Opened,
-    PathRequest, RemoveRequest, RenameMode, RenameRequest, Reshape,
+    self, CreateRequest, Features, HandleRequest, ListPage, MakeFolderRequest, MapRequest, OpenRequest,
+    Opened, PathRequest, RemoveRequest, RenameMode, RenameRequest, Reshape,
 };
 use lacuna_transport::wire::read::{self, REPLY_HEAD_BYTES, ReadRequest};
 use parking_lot::Mutex;
 
 use super::link::{Link, LinkState};
 use super::session::{RequestError, Session};
-use super::{Access, Named, Remote, SharedPath};
+use super::{Access, Named, Remote, SharedPath, UnitRange};
 use crate::error::{Error, ErrorKind, Result};
 use crate::overlay::buffer::Slice;
 
@@ -263,6 +265,16 @@ impl Remote for QuicRemote {
         retrying!(self, format!("map {}", volume.path), |session| {
             stream_map(session, volume, &mut rest, pages_max, &mut sink)
         })
+    }
+
+    async fn digest(&self, volume: &QuicVolume, units: UnitRange) -> Result<(Generation, Vec<UnitHash>)> {
+        retrying!(self, format!("digest {}", volume.path), |session| {
+            digest::digest(session, volume, units)
+        })
+    }
+
+    async fn features(&self) -> Result<Features> {
+        Ok(self.link.session().await?.welcome.features)
     }
 
     async fn space(&self) -> Result<Space> {
