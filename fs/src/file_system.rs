@@ -30,7 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::Sought;
 use crate::namespace::Namespace;
 use crate::readahead::Readahead;
-use crate::remote::{Access, Change, Remote, UnitsOf};
+use crate::remote::{Access, Change, Remote, UnitRange};
 use crate::volume::map::Whence;
 use crate::volume::read::{Gathered, ReadNow};
 use crate::volume::shared::Settings;
@@ -270,7 +270,7 @@ impl<R: Remote> FileSystem<R> {
     }
 
     /// Hashes of units as the server has them, without what was not sent yet.
-    pub async fn digest(&self, open: OpenId, units: UnitsOf) -> Result<Vec<UnitHash>> {
+    pub async fn digest(&self, open: OpenId, units: UnitRange) -> Result<Vec<UnitHash>> {
         let open = self.open_volume(open)?;
         self.within("digest", open.volume.digest(units)).await
     }

@@ -94,10 +94,22 @@ async fn what_was_flushed_survives_a_crash_and_what_was_not_is_sent_again() {
 async fn what_is_not_a_volume_is_refused() {
     let (_, client) = client();
     let volume = client.create("v", 10).await.unwrap();
-    assert_eq!(client.create("v", 10).await.unwrap_err().kind(), ErrorKind::Exists);
-    assert_eq!(client.open("none", Access::Read).await.unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(client.open("", Access::Read).await.unwrap_err().kind(), ErrorKind::Invalid);
-    assert_eq!(client.open("../v", Access::Read).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(
+        client.create("v", 10).await.unwrap_err().kind(),
+        ErrorKind::Exists
+    );
+    assert_eq!(
+        client.open("none", Access::Read).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    assert_eq!(
+        client.open("", Access::Read).await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+    assert_eq!(
+        client.open("../v", Access::Read).await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
     let text = volume.reader(0..11).unwrap_err().to_string();
     assert!(text.contains("11") && text.contains("10"), "{text}");
     let read_only = client.open("v", Access::Read).await.unwrap();

@@ -18,7 +18,7 @@ use crate::file_system::changes::Reach;
 use crate::file_system::{FileSystem, OpenId};
 use crate::overlay::Content;
 use crate::remote::quic::QuicRemote;
-use crate::remote::{Remote, UnitsOf};
+use crate::remote::{Remote, UnitRange};
 
 /// Longest write that is taken in at once: a part of the smallest window.
 const WRITE_BYTES_MAX: usize = 1 << 20;
@@ -189,7 +189,7 @@ impl<R: Remote> Volume<R> {
     }
 
     /// Hashes of units as the server has them: what was written here must be flushed before.
-    pub(crate) async fn digest(&self, units: UnitsOf) -> Result<Vec<UnitHash>> {
+    pub(crate) async fn digest(&self, units: UnitRange) -> Result<Vec<UnitHash>> {
         self.fs().digest(self.open_id(), units).await
     }
 

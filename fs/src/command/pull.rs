@@ -28,12 +28,21 @@ pub struct PullArgs {
 
 pub fn pull(global: &Global, args: &PullArgs) -> anyhow::Result<()> {
     let to_stderr = args.target == Path::new(STANDARD);
-    run(global, &args.location, &args.transfer, to_stderr, async |client, location, tally| {
-        pull_volume(client, location, args, tally).await
-    })
+    run(
+        global,
+        &args.location,
+        &args.transfer,
+        to_stderr,
+        async |client, location, tally| pull_volume(client, location, args, tally).await,
+    )
 }
 
-async fn pull_volume(client: &Client, location: &Location, args: &PullArgs, tally: &Arc<Tally>) -> Result<Moved> {
+async fn pull_volume(
+    client: &Client,
+    location: &Location,
+    args: &PullArgs,
+    tally: &Arc<Tally>,
+) -> Result<Moved> {
     let options = &args.transfer;
     let volume = client.open_path(&location.path, Access::Read).await?;
     let attr = volume.attr();
@@ -51,7 +60,10 @@ async fn pull_volume(client: &Client, location: &Location, args: &PullArgs, tall
             return Err(options.no_compare(&name));
         }
         Some(blocks) => {
-            let old = local.file.try_clone().map_err(|error| local.failed("open", &error))?;
+            let old = local
+                .file
+                .try_clone()
+                .map_err(|error| local.failed("open", &error))?;
             Some(Compare {
                 old,
                 old_bytes: local.size,
@@ -100,7 +112,10 @@ fn target_for(local: Local, options: &TransferArgs, bytes: u64) -> Result<Box<dy
         }
         Format::Lacuna => {
             if local.kind == Kind::Device {
-                let text = format!("{} is a block device: records go into a file or a pipe", local.name);
+                let text = format!(
+                    "{} is a block device: records go into a file or a pipe",
+                    local.name
+                );
                 return Err(Error::new(ErrorKind::Invalid, text));
             }
             let begun = match local.kind {

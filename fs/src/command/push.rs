@@ -34,9 +34,13 @@ pub struct PushArgs {
 }
 
 pub fn push(global: &Global, args: &PushArgs) -> anyhow::Result<()> {
-    run(global, &args.location, &args.transfer, false, async |client, location, tally| {
-        push_volume(client, location, args, tally).await
-    })
+    run(
+        global,
+        &args.location,
+        &args.transfer,
+        false,
+        async |client, location, tally| push_volume(client, location, args, tally).await,
+    )
 }
 
 /// An open source, and what is known of it.
@@ -47,7 +51,12 @@ struct Opened {
     hole_bytes: u64,
 }
 
-async fn push_volume(client: &Client, location: &Location, args: &PushArgs, tally: &Arc<Tally>) -> Result<Moved> {
+async fn push_volume(
+    client: &Client,
+    location: &Location,
+    args: &PushArgs,
+    tally: &Arc<Tally>,
+) -> Result<Moved> {
     let options = &args.transfer;
     if client.is_read_only() {
         let text = format!(
@@ -73,7 +82,11 @@ async fn push_volume(client: &Client, location: &Location, args: &PushArgs, tall
     let volume = match there {
         Some(volume) => volume,
         None => {
-            let size = if plan.exact { plan.range.end() } else { plan.range.start() };
+            let size = if plan.exact {
+                plan.range.end()
+            } else {
+                plan.range.start()
+            };
             client.create_path(&location.path, size).await?
         }
     };
@@ -127,7 +140,10 @@ fn open(path: &std::path::Path, format: Format, detect: Detect, length: Option<u
     }
     let (bytes, hole_bytes) = match local.kind {
         Kind::Regular => {
-            let blocks = local.file.metadata().map_err(|error| local.failed("look at", &error))?;
+            let blocks = local
+                .file
+                .metadata()
+                .map_err(|error| local.failed("look at", &error))?;
             let allocated = blocks.blocks().saturating_mul(512);
             (Some(local.size), local.size.saturating_sub(allocated))
         }

@@ -28,7 +28,7 @@ const BAR_PAUSE: Duration = Duration::from_millis(200);
 const JSON_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
-pub struct TransferArgs {
+pub(super) struct TransferArgs {
     /// Begin at this byte of the volume (K, M, G, T)
     #[arg(long, value_name = "N", default_value = "0", value_parser = size::parse)]
     offset: u64,
@@ -118,7 +118,8 @@ impl TransferArgs {
     /// Why [`Self::compare`] asks for something the other side cannot do.
     pub(super) fn no_compare(&self, name: &str) -> Error {
         let option = if self.delta { "--delta" } else { "--resume" };
-        let text = format!("{option} compares with what is there, and {name} cannot be read again: leave it out");
+        let text =
+            format!("{option} compares with what is there, and {name} cannot be read again: leave it out");
         Error::new(ErrorKind::Invalid, text)
     }
 
@@ -184,7 +185,12 @@ impl Report {
         if self.same_bytes > 0 {
             write!(out, ", {} the same", human(self.same_bytes))?;
         }
-        write!(out, ", {} on the wire, {:.2} s", human(self.wire_bytes), self.seconds)?;
+        write!(
+            out,
+            ", {} on the wire, {:.2} s",
+            human(self.wire_bytes),
+            self.seconds
+        )?;
         if let Some(digest) = &self.digest {
             write!(out, ", {digest}")?;
         }
@@ -304,7 +310,10 @@ async fn show(how: ProgressWord, tally: Arc<Tally>) {
 async fn show_bar(tally: &Tally) {
     let bar = Bar(ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()));
     let known = "{bar:24} {bytes} of {total_bytes}, {msg}, {eta} left";
-    let (known, unknown) = (ProgressStyle::with_template(known), ProgressStyle::with_template("{bytes}, {msg}"));
+    let (known, unknown) = (
+        ProgressStyle::with_template(known),
+        ProgressStyle::with_template("{bytes}, {msg}"),
+    );
     let (Ok(known), Ok(unknown)) = (known, unknown) else {
         return;
     };
@@ -317,12 +326,15 @@ async fn show_bar(tally: &Tally) {
             bar.0.set_style(known.clone());
         }
         let now = (Instant::now(), tally.data());
-        let millis = u64::try_from((now.0 - last.0).as_millis()).unwrap_or(u64::MAX).max(1);
+        let millis = u64::try_from((now.0 - last.0).as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
         let rate = (now.1 - last.1).saturating_mul(1000) / millis;
         last = now;
         bar.0.set_position(tally.done());
         let (data, hole) = (human(tally.data()), human(tally.hole()));
-        bar.0.set_message(format!("{data} data and {hole} hole, {}/s", human(rate)));
+        bar.0
+            .set_message(format!("{data} data and {hole} hole, {}/s", human(rate)));
     }
 }
 

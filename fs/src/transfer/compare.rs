@@ -9,7 +9,7 @@ use lacuna_transport::range::ByteRange;
 
 use crate::client::Volume;
 use crate::error::{Error, ErrorKind, Result};
-use crate::remote::{Remote, UnitsOf};
+use crate::remote::{Remote, UnitRange};
 
 /// Units compared at once: their bytes are held meanwhile.
 pub(super) const UNITS_MAX: usize = 16;
@@ -117,7 +117,7 @@ async fn hashes<R: Remote>(
     range: ByteRange,
     unit_log2: u8,
 ) -> Result<Option<Vec<UnitHash>>> {
-    let units = UnitsOf {
+    let units = UnitRange {
         origin: range.start(),
         range,
         unit_log2,

@@ -13,6 +13,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// What stands for standard input and output.
 pub const STANDARD: &str = "-";
 
+/// Room in a pipe: with the usual 64 KiB both ends wait for each other sixteen times as often.
+const PIPE_BYTES: usize = 1 << 20;
+
 /// What kind of file something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -97,6 +100,8 @@ impl Local {
         } else if kind.is_file() {
             (Kind::Regular, metadata.len())
         } else {
+            // Fails for what is no pipe, or beyond what this user may have.
+            rustix::pipe::fcntl_setpipe_size(&file, PIPE_BYTES).ok();
             (Kind::Stream, 0)
         };
         Ok(Self {

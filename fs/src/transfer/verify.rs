@@ -10,7 +10,7 @@ use lacuna_transport::range::ByteRange;
 use super::thread_lost;
 use crate::client::Volume;
 use crate::error::{Error, ErrorKind, Result};
-use crate::remote::{Remote, UnitsOf};
+use crate::remote::{Remote, UnitRange};
 use crate::zeros::Piece;
 
 /// Extents looked at in one go.
@@ -48,7 +48,7 @@ async fn ask<R: Remote>(volume: &Volume<R>, range: ByteRange, kind: DigestKind) 
             && let Some(part) = wanted.next()
         {
             let volume = volume.clone();
-            let asked = UnitsOf {
+            let asked = UnitRange {
                 origin: range.start(),
                 range: part,
                 unit_log2: UNIT_LOG2,

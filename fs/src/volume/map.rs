@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::Known;
 use crate::extent_map::Sought;
 use crate::overlay::Content;
-use crate::remote::{Remote, UnitsOf};
+use crate::remote::{Remote, UnitRange};
 use crate::run_map::RunMap;
 
 /// Most runs of one volume's map: about 20 bytes each. What does not fit stays unknown.
@@ -64,7 +64,7 @@ impl<R: Remote> Volume<R> {
     }
 
     /// Hashes of units as the server has them, without what was not sent yet.
-    pub async fn digest(&self, units: UnitsOf) -> Result<Vec<UnitHash>> {
+    pub async fn digest(&self, units: UnitRange) -> Result<Vec<UnitHash>> {
         let bound = self.bound()?;
         let (_, hashes) = self.shared.remote.digest(&bound, units).await?;
         Ok(hashes)
