@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures lacuna beside what users have today, in one run on one machine: nbdkit + nbdfuse and
-# nbdkit + qemu-storage-daemon's FUSE export (both over TLS), sshfs, and the local disk.
+# nbdkit + qemu-storage-daemon's FUSE export (both over TLS), sshfs, and the local disk; for the transfers without
+# a mount nbdcopy over TLS, qemu-img convert over NBD, and rsync over ssh.
 #
 # Usage: scripts/bench.sh [--quick] [--rounds N] [--systems "A B"] [--rows "A B"] [--json FILE]
 #
@@ -40,9 +41,9 @@ need_rust
 need fio fio qemu-img qemu-utils fusermount3 fuse3 findmnt util-linux
 for system in $systems; do
     case $system in
-        nbdfuse) need nbdkit nbdkit nbdfuse libnbd-bin certtool gnutls-bin ;;
+        nbdfuse) need nbdkit nbdkit nbdfuse libnbd-bin nbdcopy libnbd-bin certtool gnutls-bin ;;
         qemu) need nbdkit nbdkit qemu-storage-daemon qemu-system-common certtool gnutls-bin ;;
-        sshfs) need sshfs sshfs sshd openssh-server ;;
+        sshfs) need sshfs sshfs sshd openssh-server rsync rsync ;;
         lacuna | local) ;;
         *) fail "unknown system $system" ;;
     esac
@@ -111,7 +112,7 @@ printf 'Linux %s, %s cores, %s volumes\n' "$(uname -r)" "$(nproc)" "$size"
 "$bin/measure" table "$work/raw" "$work/json"
 if [ -s "$work/copy-mib" ]; then
     printf '\ndisk space of the copy\n'
-    sort -u "$work/copy-mib" | awk '{ printf "  %-10s %12d MiB\n", $1, $2 }'
+    sort -u "$work/copy-mib" | awk -F '\t' '{ printf "  %-14s %12d MiB\n", $1, $2 }'
 fi
 if [ -n "$json" ]; then
     cp "$work/json" "$json"

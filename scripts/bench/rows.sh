@@ -19,6 +19,8 @@ rows=(
     "write4k|scratch|MiB/s|buffered writes of 4 KiB, then fsync"
     "punch|scratch|1/s|holes of 64 KiB punched into data"
     "inside|scratch|s|copy of a sparse volume within the mount"
+    "pull|sparse|s|download of a sparse volume"
+    "push|sparse|s|upload of a sparse volume"
 )
 
 now() {
@@ -91,4 +93,29 @@ row_punch() { measured punch "$file" "$((write_mib / 4))"; }
 row_inside() {
     [ -n "$beside" ] || { echo - && return; }
     measured inside "$beside/source" "$beside/target"
+}
+
+# Without a mount: `lacuna pull` and `push`, nbdcopy over TLS (which flushes at the end as lacuna does), `qemu-img
+# convert` over NBD without TLS (which does not, as cp and rsync), and rsync over
+# ssh; cp is the local one. The target is made anew each time.
+row_pull() {
+    local start
+    rm -f "$work/copy"
+    start=$(now)
+    "pull_$1" sparse "$work/copy" >>"$work/transfers.log" 2>&1
+    elapsed_since "$start"
+    printf 'pull %s\t%s\n' "$1" "$(du --block-size=1M "$work/copy" | cut -f1)" >>"$work/copy-mib"
+    rm -f "$work/copy"
+}
+
+row_push() {
+    local start
+    rm -f "$volumes/pushed"
+    cp --sparse=auto --reflink=never "$volumes/sparse" "$work/upload"
+    sync -f "$work"
+    start=$(now)
+    "push_$1" "$work/upload" pushed >>"$work/transfers.log" 2>&1
+    elapsed_since "$start"
+    printf 'push %s\t%s\n' "$1" "$(du --block-size=1M "$volumes/pushed" | cut -f1)" >>"$work/copy-mib"
+    rm -f "$volumes/pushed" "$work/upload"
 }

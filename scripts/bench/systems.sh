@@ -73,7 +73,8 @@ make_certificates() {
     cp "$certs/server-cert.pem" "$certs/client-cert.pem"
 }
 
-# nbdkit cannot choose a port itself, so it is given one that was free a moment ago. One for reading, one for writing.
+# nbdkit cannot choose a port itself, so it is given one that was free a moment ago. One for reading, one for writing, one
+# without TLS.
 start_nbdkit() {
     [ -z "${nbd_port:-}" ] || return 0
     make_certificates
@@ -81,14 +82,16 @@ start_nbdkit() {
     serve_nbd "$nbd_port" --readonly
     nbd_port_writable=$("$bin/measure" port)
     serve_nbd "$nbd_port_writable"
+    nbd_port_plain=$("$bin/measure" port)
+    serve_nbd "$nbd_port_plain" --tls=off
 }
 
 # serve_nbd PORT [OPTION]...
 serve_nbd() {
     local port=$1
     shift
-    nbdkit --foreground "$@" --ipaddr 127.0.0.1 --port "$port" --tls=require \
-        --tls-certificates="$work/certs" file dir="$volumes" >>"$work/nbdkit.log" 2>&1 &
+    nbdkit --foreground --ipaddr 127.0.0.1 --port "$port" --tls=require --tls-certificates="$work/certs" \
+        "$@" file dir="$volumes" >>"$work/nbdkit.log" 2>&1 &
     pids+=($!)
     await port_answers "$port"
 }
@@ -186,6 +189,42 @@ mount_sshfs() {
 unmount_sshfs() {
     umount "$work/mnt"
 }
+
+# pull_SYSTEM VOLUME FILE and push_SYSTEM FILE VOLUME move a volume with what the system has for that.
+
+pull_local() { cp --sparse=auto "$volumes/$1" "$2"; }
+push_local() { cp --sparse=auto "$1" "$volumes/$2"; }
+
+pull_lacuna() { LACUNA_STATE=$work/client "$bin/lacuna" pull "$lacuna_at/$1" "$2"; }
+push_lacuna() { LACUNA_STATE=$work/client "$bin/lacuna" push "$1" "$lacuna_at/$2"; }
+
+nbds() {
+    printf 'nbds://localhost:%s/%s?tls-certificates=%s' "$1" "$2" "$work/certs"
+}
+
+pull_nbdfuse() {
+    truncate -s "$(stat -c %s "$volumes/$1")" "$2"
+    nbdcopy --destination-is-zero --flush "$(nbds "$nbd_port" "$1")" "$2"
+}
+
+push_nbdfuse() {
+    truncate -s "$(stat -c %s "$1")" "$volumes/$2"
+    nbdcopy --destination-is-zero --flush "$1" "$(nbds "$nbd_port_writable" "$2")"
+}
+
+pull_qemu() { qemu-img convert -f raw -O raw "nbd://localhost:$nbd_port_plain/$1" "$2"; }
+
+push_qemu() {
+    truncate -s "$(stat -c %s "$1")" "$volumes/$2"
+    qemu-img convert -n --target-is-zero -f raw -O raw "$1" "nbd://localhost:$nbd_port_plain/$2"
+}
+
+rsync_by_ssh() {
+    rsync --sparse -e "ssh -p $ssh_port -i $work/sshd/user -o UserKnownHostsFile=$work/sshd/known" "$@"
+}
+
+pull_sshfs() { rsync_by_ssh "root@127.0.0.1:$volumes/$1" "$2"; }
+push_sshfs() { rsync_by_ssh "$1" "root@127.0.0.1:$volumes/$2"; }
 
 # Ends whatever is left, the mounts first; called by the trap of bench.sh, so nothing here may stop it.
 stop_systems() {
