@@ -21,6 +21,8 @@ rows=(
     "inside|scratch|s|copy of a sparse volume within the mount"
     "pull|sparse|s|download of a sparse volume"
     "push|sparse|s|upload of a sparse volume"
+    "huge|huge|s|download of 8 TiB with 1.5 GB of data"
+    "delta|sparse|MB|sent to update a copy, 1000 blocks of 4 KiB changed"
 )
 
 now() {
@@ -106,6 +108,35 @@ row_pull() {
     elapsed_since "$start"
     printf 'pull %s\t%s\n' "$1" "$(du --block-size=1M "$work/copy" | cut -f1)" >>"$work/copy-mib"
     rm -f "$work/copy"
+}
+
+# rsync and a copy without a map read all 8 TiB.
+row_huge() {
+    local start
+    [ "$1" != sshfs ] || { echo - && return; }
+    rm -f "$work/copy"
+    start=$(now)
+    "pull_$1" huge "$work/copy" >>"$work/transfers.log" 2>&1
+    elapsed_since "$start"
+    rm -f "$work/copy"
+}
+
+# Bytes both ways, in units of 10^6.
+row_delta() {
+    local bytes
+    case $1 in lacuna | sshfs) ;; *) echo - && return ;; esac
+    cp --sparse=auto --reflink=never "$volumes/sparse" "$work/copy"
+    "$bin/measure" scribble "$work/copy" 1000
+    if [ "$1" = lacuna ]; then
+        bytes=$(LACUNA_STATE=$work/client "$bin/lacuna" pull --delta --json "$lacuna_at/sparse" "$work/copy" |
+            sed 's/.*"wire_bytes":\([0-9]*\).*/\1/')
+    else
+        bytes=$(rsync_by_ssh --inplace --no-whole-file --ignore-times --stats "root@127.0.0.1:$volumes/sparse" "$work/copy" |
+            sed -n 's/,//g; s/^Total bytes \(sent\|received\): //p' | awk "{ sum += \$1 } END { print sum }")
+    fi
+    cmp "$volumes/sparse" "$work/copy" >>"$work/transfers.log" 2>&1 || fail "the copy of $1 is not the volume"
+    rm -f "$work/copy"
+    awk -v bytes="$bytes" 'BEGIN { printf "%.3f\n", bytes / 1000000 }'
 }
 
 row_push() {

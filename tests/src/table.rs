@@ -1,6 +1,6 @@
 //! Results of a benchmark: a file of lines `ROW UNIT SYSTEM VALUE` becomes a table of medians and JSON.
 //!
-//! Units are `s` (less is better) or rates (more is better); a ratio says how many times better the first
+//! Units are `s` and `MB` (less is better) or rates (more is better); a ratio says how many times better the first
 //! system is.
 
 use std::fmt::Write as _;
@@ -77,7 +77,9 @@ fn cells(raw: &str) -> Result<Vec<Cell>> {
             .find(|cell| cell.row == cells[index].row)
             .and_then(|cell| cell.median);
         cells[index].ratio = match (first, cells[index].median) {
-            (Some(ours), Some(theirs)) if cells[index].unit == "s" => Some(theirs / ours),
+            (Some(ours), Some(theirs)) if matches!(cells[index].unit.as_str(), "s" | "MB") => {
+                Some(theirs / ours)
+            }
             (Some(ours), Some(theirs)) => Some(ours / theirs),
             _ => None,
         };

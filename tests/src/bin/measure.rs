@@ -2,12 +2,13 @@
 //!
 //! Usage: `measure make FOLDER full|quick`, `measure walk FILE`, `measure read FILE`, `measure port`,
 //! `measure table RAW JSON`, `measure write|dribble|punch FILE MIB`, `measure sync FILE SECONDS`,
-//! `measure inside SOURCE TARGET`.
+//! `measure inside SOURCE TARGET`, `measure scribble FILE COUNT`.
 
 use std::env;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -36,6 +37,7 @@ fn main() -> Result<()> {
         ["dribble", file, mib] => figure(measure::dribble(Path::new(file), mib.parse()?)),
         ["punch", file, mib] => figure(measure::punch(Path::new(file), mib.parse()?)),
         ["sync", file, seconds] => figure(measure::sync(Path::new(file), seconds.parse()?)),
+        ["scribble", file, count] => scribble(Path::new(file), count.parse()?),
         ["inside", source, target] => figure(measure::inside(Path::new(source), Path::new(target))),
         _ => bail!("see the head of measure.rs for the arguments"),
     }
@@ -65,7 +67,24 @@ fn make(folder: &Path, part: u64) -> Result<()> {
         94,
         (0..GIB / part / MIB).map(|i| (i * MIB, (i + 1) * MIB)),
     )?;
-    write_sparse(&folder.join("hole"), 4 * GIB / part, 95, [])
+    write_sparse(&folder.join("hole"), 4 * GIB / part, 95, [])?;
+    // 8 TiB with 1.5 GB of data.
+    let extents = spread(&mut random, 1500 / part, 1000 * KIB, 8 << 40);
+    write_sparse(&folder.join("huge"), 8 << 40, 96, extents)
+}
+
+/// Overwrites `count` blocks of 4 KiB at random places of a file's data, as a guest that ran for a while does.
+fn scribble(path: &Path, count: u64) -> Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let runs: Vec<_> = SeekMap::of(&file)?.data().collect();
+    let mut random = Random::new(97);
+    for _ in 0..count {
+        let run = &runs[usize::try_from(random.below(runs.len().try_into()?))?];
+        let block = run.start + random.below((run.end - run.start).div_ceil(4 * KIB)) * 4 * KIB;
+        file.write_all_at(&random.bytes(4096), block)?;
+    }
+    file.sync_all()?;
+    Ok(())
 }
 
 /// `count` ranges of `length` bytes, one at a random block of each of `count` equal parts.
