@@ -4,11 +4,14 @@
 //!   types has been checked; nothing inside checks again.
 //! * [`limits`]: every bound of the protocol, each with its reason.
 //! * [`wire`]: bytes to values and back, without IO and without a runtime.
+//! * [`compression`] (feature `compression`): packs payloads and unpacks them.
 //! * [`quic`] (feature `quic`): identities, TLS, endpoints and frames on streams.
 //!
 //! What a request *means* lives elsewhere: in `lacuna` (client) and `lacuna-server`.
 
 pub mod attr;
+#[cfg(feature = "compression")]
+pub mod compression;
 pub mod extent;
 pub mod id;
 pub mod limits;
