@@ -23,6 +23,7 @@ use lacuna_transport::limits::{
 };
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::identity::KeyId;
+use lacuna_transport::quic::packing::Packing;
 use lacuna_transport::quic::tls;
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, Incoming};
@@ -71,6 +72,7 @@ pub struct Server {
     pub(crate) read_budget: Arc<Semaphore>,
     pub(crate) write_budget: Arc<Semaphore>,
     pub(crate) buffers: Arc<BufferPool>,
+    pub(crate) packing: Packing,
     pub(crate) operations: Operations,
     pub(crate) bounds: Bounds,
     read_only: bool,
@@ -114,6 +116,7 @@ impl Server {
             read_budget: Arc::new(Semaphore::new(READ_BYTES_IN_FLIGHT_MAX)),
             write_budget: Arc::new(Semaphore::new(WRITE_BYTES_IN_FLIGHT_MAX)),
             buffers: Arc::default(),
+            packing: Packing::default(),
             operations: Operations::open(&state)?,
             bounds,
             read_only,
