@@ -12,6 +12,7 @@
 pub mod cache;
 #[cfg(all(feature = "fuse", feature = "quic"))]
 pub mod command;
+pub mod compress;
 #[cfg(feature = "quic")]
 pub mod control;
 pub mod counters;

@@ -11,6 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::Global;
+use crate::compress::Compress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::remote::link::{Event, Link};
@@ -25,6 +26,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn connect(
     state: &StateDir,
     location: &Location,
+    compress: Compress,
 ) -> anyhow::Result<(Arc<Link>, mpsc::Receiver<Event>)> {
     let name = location.server();
     let pin = state.trusted(&name)?;
@@ -41,6 +43,7 @@ pub async fn connect(
             address,
             pin,
             own_key: identity.id(),
+            compress,
             client,
             shown,
         };
@@ -90,7 +93,7 @@ pub(super) fn ask<T>(
     let location = Location::parse(location).map_err(anyhow::Error::msg)?;
     let state = StateDir::find(global.state.clone())?;
     block_on(async {
-        let (link, _events) = connect(&state, &location).await?;
+        let (link, _events) = connect(&state, &location, Compress::Auto).await?;
         let remote = QuicRemote::new(link);
         let result = with_deadline(tokio::time::timeout(deadline, request(&remote, &location)).await);
         remote.link().close_and_wait().await;
