@@ -5,6 +5,7 @@ mod bounds;
 mod changes;
 mod handover;
 mod names;
+mod packing;
 
 use std::os::unix::fs::FileExt;
 
