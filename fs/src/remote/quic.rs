@@ -528,3 +528,6 @@ async fn stream_map(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
