@@ -19,7 +19,7 @@ use crate::wire::codec::{Codec, Offer};
 /// Payloads up to this length are packed and unpacked at once: 30 µs at most on a machine of 2020.
 const AT_ONCE_BYTES_MAX: usize = 16 << 10;
 
-/// See the module. One serves all sessions of a process.
+/// See the module. A server has one for all sessions, a client one for each.
 #[derive(Debug)]
 pub struct Packing {
     contexts: Arc<Contexts>,
