@@ -48,6 +48,7 @@ use tokio::task::JoinSet;
 pub use self::reader::SparseReader;
 pub use self::volume::Volume;
 pub use self::writer::SparseWriter;
+pub use crate::compress::Compress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file_system::FileSystem;
 use crate::file_system::follow::{follow, tend};
@@ -73,6 +74,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// Most bytes read ahead, and most bytes written and not flushed, at least [`WINDOW_BYTES_MIN`].
     pub window_bytes: u64,
+    /// How payloads are packed on the wire, where the server can.
+    pub compress: Compress,
     /// How long a call may wait for the server when nothing goes on; `None` waits for ever.
     pub timeout: Option<Duration>,
 }
@@ -82,6 +85,7 @@ impl Default for Options {
         Self {
             state: None,
             window_bytes: WINDOW_BYTES_DEFAULT,
+            compress: Compress::default(),
             timeout: Some(TIMEOUT_DEFAULT),
         }
     }
@@ -118,7 +122,7 @@ impl Client {
     /// As [`Self::connect`]; the path of the location is not used.
     pub async fn connect_to(location: &Location, options: Options) -> Result<Self> {
         let state = StateDir::find(options.state.clone())?;
-        let (link, events) = connect::connect(&state, location).await?;
+        let (link, events) = connect::connect(&state, location, options.compress).await?;
         let mut client = Self::over(QuicRemote::new(Arc::clone(&link)), &options);
         client.link = Some(link);
         client.background.spawn(follow(Arc::clone(&client.fs), events));

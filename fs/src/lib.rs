@@ -14,6 +14,7 @@ pub mod cache;
 pub mod client;
 #[cfg(all(feature = "fuse", feature = "quic"))]
 pub mod command;
+pub mod compress;
 #[cfg(feature = "quic")]
 pub mod control;
 pub mod counters;

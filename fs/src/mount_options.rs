@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::compress::Compress;
 use crate::size;
 use crate::volume::shared::{DetectZeroes, Settings};
 
@@ -26,6 +27,7 @@ pub struct MountOptions {
     /// How much of the cache may wait to be sent or flushed; `None` is half.
     pub dirty_bytes: Option<u64>,
     pub detect_zeroes: DetectZeroes,
+    pub compress: Compress,
 }
 
 impl Default for MountOptions {
@@ -38,6 +40,7 @@ impl Default for MountOptions {
             read_only: false,
             dirty_bytes: None,
             detect_zeroes: DetectZeroes::Off,
+            compress: Compress::Auto,
         }
     }
 }
@@ -81,6 +84,9 @@ impl MountOptions {
                 ("detect-zeroes", _) => {
                     return Err(format!("-o {option}: detect-zeroes is off, on or unmap"));
                 }
+                ("compress", Some(value)) => {
+                    options.compress = value.parse().map_err(|error| format!("-o compress: {error}"))?;
+                }
                 ("ro", None) => options.read_only = true,
                 ("rw", None) => options.read_only = false,
                 ("timeout", Some(value)) => match value.parse::<u64>() {
@@ -99,7 +105,7 @@ impl MountOptions {
                 (name, _) if is_foreign(name) => {}
                 _ => {
                     return Err(format!(
-                        "-o {option} is not known: there are cache=SIZE, dirty=SIZE, detect-zeroes=off|on|unmap, timeout=SECS, hard, allow_other, noallow_other, ro, rw, noexec"
+                        "-o {option} is not known: there are cache=SIZE, dirty=SIZE, detect-zeroes=off|on|unmap, compress=auto|none|zstd|lz4, timeout=SECS, hard, allow_other, noallow_other, ro, rw, noexec"
                     ));
                 }
             }
@@ -184,6 +190,7 @@ mod tests {
         assert_eq!(options.cache_bytes, 64 << 20);
         assert_eq!(options.timeout, Some(Duration::from_secs(5)));
         assert_eq!(parse("hard").unwrap().timeout, None);
+        assert_eq!(parse("compress=lz4").unwrap().compress, Compress::Lz4);
         assert_eq!(parse("").unwrap(), MountOptions::default());
     }
 
@@ -197,6 +204,8 @@ mod tests {
             ("dirty=1M", "4 MiB"),
             ("dirty=200M", "half"),
             ("detect-zeroes=maybe", "unmap"),
+            ("compress=gzip", "zstd"),
+            ("compress", "compress"),
             ("cache", "cache"),
         ] {
             let error = parse(bad).unwrap_err();

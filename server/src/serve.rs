@@ -23,6 +23,7 @@ use lacuna_transport::limits::{
 };
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::identity::KeyId;
+use lacuna_transport::quic::packing::Packing;
 use lacuna_transport::quic::tls;
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, Incoming};
@@ -75,6 +76,7 @@ pub struct Server {
     pub(crate) write_budget: Arc<Semaphore>,
     pub(crate) digest_budget: Arc<Semaphore>,
     pub(crate) buffers: Arc<BufferPool>,
+    pub(crate) packing: Packing,
     pub(crate) operations: Operations,
     pub(crate) bounds: Bounds,
     read_only: bool,
@@ -119,6 +121,7 @@ impl Server {
             write_budget: Arc::new(Semaphore::new(WRITE_BYTES_IN_FLIGHT_MAX)),
             digest_budget: Arc::new(Semaphore::new(DIGESTS_UNDER_WAY_MAX)),
             buffers: Arc::default(),
+            packing: Packing::default(),
             operations: Operations::open(&state)?,
             bounds,
             read_only,

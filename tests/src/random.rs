@@ -27,6 +27,32 @@ impl Random {
         low + self.below(high - low + 1)
     }
 
+    /// Bytes that no codec makes shorter.
+    pub fn noise(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length + 8);
+        while bytes.len() < length {
+            bytes.extend(self.number().to_le_bytes());
+        }
+        bytes.truncate(length);
+        bytes
+    }
+
+    /// Lines of words and numbers, as in a log: any codec makes them shorter by more than half.
+    pub fn text(&mut self, length: usize) -> Vec<u8> {
+        const WORDS: [&str; 8] = [
+            "mounted", "volume", "extent", "hole", "server", "session", "written", "flushed",
+        ];
+        let mut bytes = Vec::with_capacity(length + 64);
+        while bytes.len() < length {
+            let number = self.below(10_000);
+            let mut word = || WORDS[usize::try_from(self.below(8)).unwrap_or(0)];
+            let line = format!("{number:06} {} {} {}\n", word(), word(), word());
+            bytes.extend_from_slice(line.as_bytes());
+        }
+        bytes.truncate(length);
+        bytes
+    }
+
     /// Bytes without a zero among them: a copy that loses one is noticed, and no tool takes a part for a hole.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length + 8);

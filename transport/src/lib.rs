@@ -5,12 +5,15 @@
 //! * [`digest`]: what a volume's bytes come to, also out of order and over holes.
 //! * [`limits`]: every bound of the protocol, each with its reason.
 //! * [`wire`]: bytes to values and back, without IO and without a runtime.
+//! * [`compression`] (feature `compression`): packs payloads and unpacks them.
 //! * [`records`]: a volume as a stream of records, for pipes and files.
 //! * [`quic`] (feature `quic`): identities, TLS, endpoints and frames on streams.
 //!
 //! What a request *means* lives elsewhere: in `lacuna` (client) and `lacuna-server`.
 
 pub mod attr;
+#[cfg(feature = "compression")]
+pub mod compression;
 pub mod digest;
 pub mod extent;
 mod hex;

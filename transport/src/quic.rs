@@ -8,4 +8,5 @@ pub mod close;
 pub mod endpoint;
 pub mod frames;
 pub mod identity;
+pub mod packing;
 pub mod tls;

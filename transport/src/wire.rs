@@ -3,6 +3,7 @@
 //! * [`frame`]: the fixed header in front of everything.
 //! * [`message`]: bodies of requests and replies, CBOR.
 //! * [`read`]: the body of a read, fixed little-endian, followed by raw payload.
+//! * [`codec`]: how payloads are packed.
 //! * [`digest`]: hashes of units, for comparing without moving bytes.
 //! * [`map_page`]: pages of an extent map, delta-coded.
 //! * [`error_code`]: what can go wrong, as numbers.
@@ -10,6 +11,7 @@
 //! Decoders take any bytes: they return an error, allocate no more than the bytes they were given
 //! justify, and never panic. The golden-byte tests in `golden.rs` pin every encoding.
 
+pub mod codec;
 pub mod digest;
 pub mod error_code;
 pub mod frame;
@@ -52,6 +54,12 @@ pub enum WireError {
     Truncated,
     #[error("a value is out of its bounds: {0}")]
     OutOfBounds(&'static str),
+    #[error("a packed payload does not unpack to {bytes} bytes ({codec}): {why}")]
+    Packed {
+        codec: &'static str,
+        bytes: usize,
+        why: String,
+    },
     #[error(transparent)]
     Path(#[from] PathError),
     #[error("expected a {expected} frame, got {got}")]

@@ -9,6 +9,7 @@ use lacuna_transport::quic::endpoint;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
+use crate::compress::Compress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::remote::link::{Event, Link};
@@ -19,7 +20,11 @@ use crate::state::StateDir;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Connects to the server of a location.
-pub async fn connect(state: &StateDir, location: &Location) -> Result<(Arc<Link>, mpsc::Receiver<Event>)> {
+pub async fn connect(
+    state: &StateDir,
+    location: &Location,
+    compress: Compress,
+) -> Result<(Arc<Link>, mpsc::Receiver<Event>)> {
     let name = location.server();
     let pin = state.trusted(&name)?;
     let identity = state.identity()?;
@@ -37,6 +42,7 @@ pub async fn connect(state: &StateDir, location: &Location) -> Result<(Arc<Link>
             address,
             pin,
             own_key: identity.id(),
+            compress,
             client,
             shown,
         };

@@ -29,8 +29,9 @@ pub struct MountArgs {
     /// HOST[:PORT][/FOLDER]
     source: String,
     mountpoint: PathBuf,
-    /// cache=SIZE (256M), dirty=SIZE (half of the cache), detect-zeroes=off|on|unmap (off), timeout=SECS (30),
-    /// hard, allow_other, noallow_other, ro, rw, noexec; those of mount(8) are skipped
+    /// cache=SIZE (256M), dirty=SIZE (half of the cache), detect-zeroes=off|on|unmap (off),
+    /// compress=auto|none|zstd|lz4 (auto: where it is faster), timeout=SECS (30), hard, allow_other,
+    /// noallow_other, ro, rw, noexec; those of mount(8) are skipped
     #[arg(short, value_name = "OPT,...")]
     options: Vec<String>,
     /// Stay in the foreground, log to standard error, and tell systemd when ready

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Global;
 use super::browse::printable;
-use crate::client::{Client, Options, WINDOW_BYTES_MIN};
+use crate::client::{Client, Compress, Options, WINDOW_BYTES_MIN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::size::{self, human};
@@ -58,6 +58,9 @@ pub(super) struct TransferArgs {
     /// Most bytes on their way (K, M, G, T)
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::parse)]
     window: u64,
+    /// Pack payloads: auto does where the path is slow enough for it to pay
+    #[arg(long, value_name = "auto|none|zstd|lz4", default_value = "auto")]
+    compress: Compress,
     /// On the standard error: a bar on a terminal, a line of JSON each second, or nothing
     #[arg(long, value_enum, default_value = "auto")]
     progress: ProgressWord,
@@ -233,6 +236,7 @@ async fn connect_and_move(
     let options = Options {
         state: global.state.clone(),
         window_bytes: args.window,
+        compress: args.compress,
         ..Options::default()
     };
     let begun = Instant::now();

@@ -12,12 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
+use lacuna_transport::compression::probe::Probe;
 use lacuna_transport::digest::UnitHash;
 use lacuna_transport::id::{BootId, Generation, Handle, NodeId, OperationId};
 use lacuna_transport::limits::FOLDER_NODES_MAX;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::WireError;
+use lacuna_transport::wire::codec::Codec;
 use lacuna_transport::wire::error_code::ErrorCode;
 use lacuna_transport::wire::frame::{Code, Kind};
 use lacuna_transport::wire::map_page::MapPage;
@@ -25,7 +27,7 @@ use lacuna_transport::wire::message::{
     self, CreateRequest, Features, HandleRequest, ListPage, MakeFolderRequest, MapRequest, OpenRequest,
     Opened, PathRequest, RemoveRequest, RenameMode, RenameRequest, Reshape,
 };
-use lacuna_transport::wire::read::{self, REPLY_HEAD_BYTES, ReadRequest};
+use lacuna_transport::wire::read::ReadRequest;
 use parking_lot::Mutex;
 
 use super::link::{Link, LinkState};
@@ -55,6 +57,8 @@ pub struct QuicVolume {
     access: Access,
     /// Number of the session, and the volume's handle in it.
     bound: Mutex<(u64, Handle)>,
+    /// Whether what is written to it was found to shrink.
+    shrinking: Probe,
     /// Held while opening again.
     rebinding: tokio::sync::Mutex<()>,
 }
@@ -84,6 +88,7 @@ impl QuicRemote {
             birth_ns: opened.attr.birth_ns,
             access,
             bound: Mutex::new((session, opened.handle)),
+            shrinking: Probe::default(),
             rebinding: tokio::sync::Mutex::new(()),
         }
     }
@@ -442,22 +447,61 @@ async fn fetch(
     buffers: &mut [Box<[u8]>],
 ) -> Result<Generation, RequestError> {
     let handle = volume.handle(session).await?;
-    let request = ReadRequest::new(handle, ranges.to_vec())?;
+    let request = ReadRequest::new(handle, ranges.to_vec())?.offering(session.offer());
     let (header, mut exchange) = session
         .request(Kind::Read, request.encode())
         .await?
         .header()
         .await?;
-    if header.code != Code::Done || header.body_bytes != REPLY_HEAD_BYTES + request.bytes() {
+    let head_bytes = request.reply_head_bytes();
+    let body_bytes = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
+    if header.code != Code::Done || body_bytes < head_bytes {
         return Err(WireError::OutOfBounds("length of a read reply").into());
     }
-    let mut head = [0; 8];
+    let mut head = vec![0; head_bytes];
     exchange.fill(&mut head).await?;
-    for buffer in buffers {
-        exchange.fill(buffer).await?;
+    let payload_bytes = body_bytes - head_bytes;
+    let payload_u32 = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
+    let (base, codec) = request.decode_reply_head(&head, payload_u32)?;
+    match codec {
+        None => {
+            for buffer in buffers {
+                exchange.fill(buffer).await?;
+            }
+            exchange.done();
+        }
+        Some(codec) => {
+            let mut packed = vec![0; payload_bytes];
+            exchange.fill(&mut packed).await?;
+            exchange.done();
+            unpack(session, codec, packed, buffers).await?;
+        }
     }
-    exchange.done();
-    Ok(read::decode_reply_head(head))
+    Ok(base)
+}
+
+/// Fills `buffers`, in order, with what the payload of a reply holds.
+async fn unpack(
+    session: &Session,
+    codec: Codec,
+    packed: Vec<u8>,
+    buffers: &mut [Box<[u8]>],
+) -> Result<(), RequestError> {
+    if let [buffer] = buffers {
+        // No copy: the buffer itself goes to the thread that unpacks. After an error nobody looks at it.
+        *buffer = session.unpack(codec, packed, std::mem::take(buffer)).await?;
+        return Ok(());
+    }
+    let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+    let joined = vec![0; bytes].into_boxed_slice();
+    let joined = session.unpack(codec, packed, joined).await?;
+    let mut left = &*joined;
+    for buffer in buffers {
+        let (bytes, rest) = left.split_at(buffer.len());
+        buffer.copy_from_slice(bytes);
+        left = rest;
+    }
+    Ok(())
 }
 
 async fn stream_map(
@@ -496,3 +540,6 @@ async fn stream_map(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,20 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use lacuna_transport::compression::probe::Probe;
 use lacuna_transport::id::{InstanceId, RequestId};
 use lacuna_transport::limits::HELLO_TIMEOUT;
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
 use lacuna_transport::quic::identity::KeyId;
+use lacuna_transport::quic::packing::Packing;
 use lacuna_transport::quic::tls::{SERVER_NAME, ShownKey};
+use lacuna_transport::wire::codec::{Codec, Offer};
 use lacuna_transport::wire::error_code::ErrorCode;
 use lacuna_transport::wire::frame::{Code, Kind, Sender};
-use lacuna_transport::wire::message::{self, Features, Hello, Message, VolumeChanged, Welcome};
+use lacuna_transport::wire::message::{self, Hello, Message, VolumeChanged, Welcome};
 use lacuna_transport::wire::{VERSION, WireError};
 use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::time::timeout;
 
 use super::lane::{Exchange, Lanes};
+use crate::compress::Compress;
 use crate::error::{Error, ErrorKind};
 
 /// Counters over all sessions of a mount.
@@ -39,6 +43,8 @@ pub struct Target {
     pub own_key: KeyId,
     /// Names this process across its sessions.
     pub instance: InstanceId,
+    /// How payloads are packed, if the server can.
+    pub compress: Compress,
     pub client: quinn::ClientConfig,
     pub shown: ShownKey,
 }
@@ -82,6 +88,9 @@ pub struct Session {
     pub welcome: Welcome,
     connection: quinn::Connection,
     lanes: Lanes,
+    /// How payloads may be packed in this session, both ways.
+    offer: Option<Offer>,
+    packing: Packing,
     counters: Arc<LinkCounters>,
     /// Kept open for as long as the session: its end is the end of the session.
     _control: (SendStream, RecvStream),
@@ -125,7 +134,7 @@ impl Session {
             let (mut send, mut receive) = connection.open_bi().await.map_err(RequestError::lost)?;
             let hello = Hello {
                 version: VERSION,
-                features: Features::KNOWN,
+                features: target.compress.features(),
                 agent: agent(),
                 instance: Some(target.instance),
             };
@@ -162,11 +171,15 @@ impl Session {
         };
         tracing::debug!(server = %target.name, agent = %welcome.agent, session = welcome.session, "connected");
         let lanes = Lanes::new(connection.clone());
+        let offer = target.compress.offer();
+        let offer = offer.and_then(|offer| offer.within(welcome.features));
         Ok(Self {
             number,
             welcome,
             connection,
             lanes,
+            offer,
+            packing: Packing::default(),
             counters,
             _control: control,
         })
@@ -192,6 +205,28 @@ impl Session {
 
     pub fn rtt_us(&self) -> u64 {
         u64::try_from(self.connection.rtt().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// What a read of this session offers.
+    pub fn offer(&self) -> Option<Offer> {
+        self.offer
+    }
+
+    /// The payload of a write as it is to be sent, and the codec if it was packed.
+    pub async fn pack(&self, probe: &Probe, payload: Vec<Bytes>) -> (Vec<Bytes>, Option<Codec>) {
+        self.packing
+            .pack(self.offer, probe, &self.connection, payload)
+            .await
+    }
+
+    /// Fills `bytes` with what the payload of a reply holds.
+    pub async fn unpack(
+        &self,
+        codec: Codec,
+        packed: Vec<u8>,
+        bytes: Box<[u8]>,
+    ) -> Result<Box<[u8]>, WireError> {
+        self.packing.unpack(codec, packed, bytes).await
     }
 
     /// Sends a request; the reply is read from the exchange.

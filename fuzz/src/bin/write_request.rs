@@ -14,6 +14,8 @@ fuzz_target!(|head: &[u8]| {
     }
     if let Ok(request) = WriteRequest::decode_head(head) {
         assert_eq!(request.encode_head(), head);
+        assert!(request.check_payload(request.bytes()).is_ok() == request.codec().is_none());
+        assert!(request.check_payload(request.bytes() + 1).is_err());
         assert!(request.bytes() <= WRITE_BYTES_MAX && request.ranges().len() <= WRITE_RANGES_MAX);
         assert!(
             request

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use lacuna_transport::attr::Attr;
+use lacuna_transport::compression::probe::Probe;
 use lacuna_transport::id::{Generation, Handle};
 use lacuna_transport::range::ByteRange;
 use parking_lot::Mutex;
@@ -144,6 +145,7 @@ impl VolumeNode {
             session: party.session,
             for_change,
             flushes_failed,
+            shrinking: Probe::default(),
         };
         Ok((open, Attr { base, ..attr }))
     }
@@ -327,6 +329,7 @@ pub struct OpenNode {
     for_change: bool,
     /// Failed flushes that this opener was told of, or that were before it.
     flushes_failed: AtomicU64,
+    shrinking: Probe,
 }
 
 impl OpenNode {
@@ -337,6 +340,11 @@ impl OpenNode {
     /// Opened for changes.
     pub const fn is_for_change(&self) -> bool {
         self.for_change
+    }
+
+    /// Whether what is read of it was found to shrink.
+    pub const fn shrinking(&self) -> &Probe {
+        &self.shrinking
     }
 
     /// The same volume, maybe opened twice.

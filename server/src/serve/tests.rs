@@ -6,6 +6,7 @@ mod changes;
 mod digests;
 mod handover;
 mod names;
+mod packing;
 
 use std::os::unix::fs::FileExt;
 

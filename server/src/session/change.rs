@@ -12,7 +12,8 @@ use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::frame::Header;
 use lacuna_transport::wire::message::{
-    Copied, CopyRequest, FlushRequest, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest, Subject,
+    Copied, CopyRequest, Features, FlushRequest, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest,
+    Subject,
 };
 use lacuna_transport::wire::write::{HEAD_BYTES, WriteRequest};
 use quinn::RecvStream;
@@ -32,11 +33,13 @@ pub(super) struct Received {
 }
 
 impl Session {
-    /// Receives the body of a write. Its parts are what the header says, or the session is over.
+    /// Receives the body of a write and unpacks its payload. Its parts are what the header says, or the session is
+    /// over.
     pub(super) async fn receive_write(
         &self,
         receive: &mut RecvStream,
         header: &Header,
+        features: Features,
     ) -> Result<Received, FrameError> {
         let traffic = &self.counters.traffic;
         let body_bytes = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
@@ -51,16 +54,27 @@ impl Session {
         head[..HEAD_BYTES].copy_from_slice(&fixed);
         frames::read_exact(receive, traffic, &mut head[HEAD_BYTES..]).await?;
         let request = WriteRequest::decode_head(&head)?;
-        match usize::try_from(request.bytes()).unwrap_or(usize::MAX) {
-            said if payload_bytes < said => return Err(WireError::Truncated.into()),
-            said if payload_bytes > said => return Err(WireError::Trailing(payload_bytes - said).into()),
-            _ => {}
+        let payload_u32 = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
+        request.check_payload(payload_u32)?;
+        let codec = request.codec();
+        if codec.is_some_and(|codec| !features.contains(codec.feature())) {
+            return Err(WireError::OutOfBounds("codec that this session does not have").into());
         }
         let budget = Arc::clone(&self.server.write_budget);
-        let budget = budget.acquire_many_owned(request.bytes()).await;
+        // What is packed is there together with what it unpacks to.
+        let needed = request.bytes() + codec.map_or(0, |_| payload_u32);
+        let budget = budget.acquire_many_owned(needed).await;
         let budget = budget.map_err(|error| FrameError::Lost(error.to_string()))?;
-        let mut payload = self.server.buffers.take(payload_bytes);
-        frames::read_exact(receive, traffic, &mut payload).await?;
+        let bytes = usize::try_from(request.bytes()).unwrap_or(usize::MAX);
+        let mut payload = self.server.buffers.take(bytes);
+        match codec {
+            None => frames::read_exact(receive, traffic, &mut payload).await?,
+            Some(codec) => {
+                let mut packed = vec![0; payload_bytes];
+                frames::read_exact(receive, traffic, &mut packed).await?;
+                payload = self.server.packing.unpack(codec, packed, payload).await?;
+            }
+        }
         Ok(Received {
             request,
             payload,

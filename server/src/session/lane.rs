@@ -82,7 +82,7 @@ async fn serve(
     while let Some(header) = frames::read_header(receive, traffic, Sender::Client).await? {
         // What does not fit in a control message is not read as one.
         if header.kind == Kind::Write {
-            let received = session.receive_write(receive, &header).await?;
+            let received = session.receive_write(receive, &header, features).await?;
             let attr = session.write(received).await;
             let mut reply = Reply::to(session, send, &header);
             reply.done(attr.map(|attr| message::encode(&attr))).await?;
@@ -134,7 +134,11 @@ async fn answer(
             let attr = session.node(handle).and_then(|node| node.look());
             reply.done(attr.map(|attr| message::encode(&attr))).await
         }
-        Kind::Read => session.read(ReadRequest::decode(body)?, &mut reply).await,
+        Kind::Read => {
+            session
+                .read(ReadRequest::decode(body)?, features, &mut reply)
+                .await
+        }
         Kind::Map => session.map(message::decode(body)?, features, &mut reply).await,
         Kind::Digest => reply.done(session.digest(message::decode(body)?).await).await,
         Kind::Space => {

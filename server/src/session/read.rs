@@ -10,8 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lacuna_transport::id::Generation;
 use lacuna_transport::quic::frames::{self, FrameError};
+use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::frame::Code;
-use lacuna_transport::wire::read::{ReadRequest, encode_reply_head};
+use lacuna_transport::wire::message::Features;
+use lacuna_transport::wire::read::ReadRequest;
 
 use super::Session;
 use super::lane::Reply;
@@ -32,28 +34,39 @@ impl Session {
     pub(super) async fn read(
         self: &Arc<Self>,
         request: ReadRequest,
+        features: Features,
         reply: &mut Reply<'_>,
     ) -> Result<(), FrameError> {
+        let offer = request.offer();
+        if offer.is_some_and(|offer| !features.contains(offer.features())) {
+            return Err(WireError::OutOfBounds("codec that this session does not have").into());
+        }
         // Held until the reply is with QUIC, which has a bound of its own.
         let permit = self.server.read_budget.acquire_many(request.bytes()).await;
         let _budget = permit.map_err(|error| FrameError::Lost(error.to_string()))?;
-        match self.read_bytes(request).await {
+        let node = match self.node(request.handle) {
+            Ok(node) => node,
+            Err(error) => return reply.failed(&error).await,
+        };
+        match self.read_bytes(&node, &request).await {
             Ok((base, payload)) => {
-                let head = Bytes::copy_from_slice(&encode_reply_head(base));
+                let (packing, probe) = (&self.server.packing, node.shrinking());
+                let (payload, codec) = packing.pack(offer, probe, &self.connection, vec![payload]).await;
+                let head = Bytes::from(request.encode_reply_head(base, codec));
                 let (traffic, kind, id) = (&self.counters.traffic, reply.kind, reply.request);
-                frames::write_frame_parts(reply.stream, traffic, kind, Code::Done, id, head, payload).await
+                frames::write_frame_pieces(reply.stream, traffic, kind, Code::Done, id, head, payload).await
             }
             Err(error) => reply.failed(&error).await,
         }
     }
 
-    async fn read_bytes(&self, request: ReadRequest) -> Result<(Generation, Bytes)> {
-        let node = self.node(request.handle)?;
+    async fn read_bytes(&self, node: &Arc<OpenNode>, request: &ReadRequest) -> Result<(Generation, Bytes)> {
         // What the page cache has is copied right here: a hand-over to another thread costs more.
-        let begun = begin(&self.server.buffers, &node, &request)?;
+        let begun = begin(&self.server.buffers, node, request)?;
         if begun.filled == begun.buffer.len() && node.is_still(begun.base) {
             return Ok((begun.base, Bytes::from_owner(begun.buffer)));
         }
+        let (node, request) = (Arc::clone(node), request.clone());
         self.blocking(move || finish(&node, &request, begun)).await
     }
 }

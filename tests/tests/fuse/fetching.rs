@@ -75,7 +75,7 @@ fn random_reads_fetch_little_when_announced() -> Result<()> {
 #[test]
 fn a_sequential_read_fetches_each_byte_once_in_large_requests() -> Result<()> {
     let size = 64 * MIB;
-    let rig = Rig::filled(dense(size))?;
+    let rig = Rig::filled_with(&["compress=none"], dense(size))?;
     let before = rig.mount.status()?;
     read_all(&rig)?;
     let after = rig.mount.settled()?;

@@ -5,6 +5,7 @@ use lacuna_tests::direct::{aligned, open_direct};
 mod access;
 mod attributes;
 mod changes;
+mod compress;
 mod direct;
 mod fetching;
 mod folders;

@@ -47,7 +47,7 @@ fn a_fresh_mount() -> Result<()> {
 /// Direct reads reach the daemon as they are: data, hole and both in one.
 #[test]
 fn counters_are_true_to_the_byte() -> Result<()> {
-    let rig = Rig::filled(|dir| {
+    let rig = Rig::filled_with(&["compress=none"], |dir| {
         samples::write_sparse(
             &dir.join("volume"),
             32 * MIB,

@@ -6,6 +6,7 @@ use lacuna_tests::rig::Rig;
 
 mod allocate;
 mod attributes;
+mod compress;
 mod copy_range;
 mod create;
 mod detect_zeroes;

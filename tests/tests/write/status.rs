@@ -15,7 +15,7 @@ use crate::{MIB, bytes, empty};
 
 #[test]
 fn written_bytes_are_those_of_the_application() -> Result<()> {
-    let rig = empty()?;
+    let rig = Rig::filled_with(&["compress=none"], |_| Ok(()))?;
     let volume = rig.mount.create("volume")?;
     let before = rig.mount.status()?;
     volume.write_all_at(&bytes(1, 100_000)?, 0)?;

@@ -15,7 +15,7 @@ use crate::limits::{
     WRITE_BYTES_MAX,
 };
 use crate::wire::digest;
-use crate::wire::read::{REPLY_HEAD_BYTES, REQUEST_BYTES_MAX};
+use crate::wire::read::{REPLY_HEAD_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::wire::write;
 
 /// Bytes of a header.
@@ -87,7 +87,7 @@ kinds! {
     /// Forgets a handle.
     Close = 19, "close", MESSAGE_BYTES_MAX, 0;
     /// Bytes of one or more ranges.
-    Read = 20, "read", REQUEST_BYTES_MAX, REPLY_HEAD_BYTES + READ_BYTES_MAX;
+    Read = 20, "read", REQUEST_BYTES_MAX, REPLY_HEAD_BYTES_MAX + READ_BYTES_MAX;
     /// The extent map, in pages.
     Map = 21, "map", MESSAGE_BYTES_MAX, MAP_PAGE_BYTES_MAX;
     /// Space of the export.

@@ -1,6 +1,7 @@
 //! The bytes on the wire, pinned. A change here is a change of the protocol: docs/PROTOCOL.md and the
 //! version go with it.
 
+use super::codec::{Codec, Offer, When};
 use super::digest::{self, DigestRequest};
 use super::error_code::ErrorCode;
 use super::frame::{Code, Header, Kind, Sender};
@@ -11,7 +12,7 @@ use super::message::{
     RenameMode, RenameRequest, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest, Subject,
     VolumeChanged, Welcome,
 };
-use super::read::{self, ReadRequest};
+use super::read::ReadRequest;
 use super::write::WriteRequest;
 use crate::attr::{Attr, NewAttr, NewNode, NewTime, NodeKind, Space, Timestamp};
 use crate::digest::Hashing;
@@ -136,7 +137,7 @@ fn numbers_of_kinds_and_errors() {
 fn hello_and_welcome() {
     let hello = Hello {
         version: 0,
-        features: Features::KNOWN,
+        features: Features::HOLES.and(Features::EVENTS).and(Features::CHANGES),
         agent: "lacuna/0.1.0".into(),
         instance: Some(InstanceId([0xcd; 16])),
     };
@@ -335,9 +336,45 @@ fn replies() {
     };
     pin(&space, "871910001903e80a091a000111700118ff");
     assert_eq!(
-        hex(&read::encode_reply_head(Generation(0x0102))),
+        hex(&read_of_one_byte().encode_reply_head(Generation(0x0102), None)),
         "0201000000000000"
     );
+}
+
+fn read_of_one_byte() -> ReadRequest {
+    ReadRequest::new(Handle(5), vec![ByteRange::at(4096, 1).unwrap()]).unwrap()
+}
+
+#[test]
+fn features_of_packing() {
+    assert_eq!((Features::ZSTD.0, Features::LZ4.0), (16, 32));
+}
+
+#[test]
+fn packed_reads_and_writes() {
+    let offers = [
+        (&[Codec::Zstd][..], When::Always, "01"),
+        (&[Codec::Lz4], When::Always, "02"),
+        (&Codec::ALL, When::ByPath, "83"),
+    ];
+    for (codecs, when, tail) in offers {
+        let read = read_of_one_byte().offering(Offer::new(codecs, when));
+        let expected = format!("05000000000000000180001000000000000001000000{tail}");
+        assert_eq!(hex(&read.encode()), expected);
+        assert_eq!(ReadRequest::decode(&read.encode()).unwrap(), read);
+    }
+    let read = read_of_one_byte().offering(Offer::new(&Codec::ALL, When::Always));
+    for (codec, tail) in [(None, "00"), (Some(Codec::Zstd), "01"), (Some(Codec::Lz4), "02")] {
+        let head = read.encode_reply_head(Generation(0x0102), codec);
+        assert_eq!(hex(&head), format!("0201000000000000{tail}"));
+    }
+    for (codec, tail) in [(Codec::Zstd, "01"), (Codec::Lz4, "02")] {
+        let write = WriteRequest::new(Handle(5), vec![ByteRange::at(4096, 512).unwrap()]);
+        let write = write.unwrap().packed(codec);
+        let expected = format!("05000000000000000180001000000000000000020000{tail}");
+        assert_eq!(hex(&write.encode_head()), expected);
+        assert_eq!(WriteRequest::decode_head(&write.encode_head()).unwrap(), write);
+    }
 }
 
 #[test]

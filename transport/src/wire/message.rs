@@ -25,12 +25,27 @@ impl Features {
     pub const CHANGES: Self = Self(1 << 2);
     /// The server hashes units of a volume.
     pub const DIGESTS: Self = Self(1 << 3);
+    /// Payloads may be packed with zstd.
+    pub const ZSTD: Self = Self(1 << 4);
+    /// Payloads may be packed with lz4.
+    pub const LZ4: Self = Self(1 << 5);
     /// What this build knows.
-    pub const KNOWN: Self = Self(Self::HOLES.0 | Self::EVENTS.0 | Self::CHANGES.0 | Self::DIGESTS.0);
+    pub const KNOWN: Self =
+        Self(Self::HOLES.0 | Self::EVENTS.0 | Self::CHANGES.0 | Self::DIGESTS.0 | Self::ZSTD.0 | Self::LZ4.0);
 
     #[must_use]
     pub const fn common(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     pub const fn contains(self, other: Self) -> bool {

@@ -1,8 +1,10 @@
 //! The list of ranges that reads and writes begin with, fixed little-endian:
 //!
 //! ```text
-//! handle u64 | count u16 | count × ( offset u64 | length u32 )
+//! handle u64 | count u16 | count × ( offset u64 | length u32 ) | tail u8, if the top bit of count is set
 //! ```
+//!
+//! The tail says how a payload is packed, or may be ([`super::codec`]); a session without codecs has none.
 
 use super::WireError;
 use crate::id::Handle;
@@ -12,6 +14,8 @@ use crate::range::ByteRange;
 /// Bytes before the ranges.
 pub(super) const HEAD_BYTES: usize = 8 + 2;
 pub(super) const RANGE_BYTES: usize = 8 + 4;
+/// Bit of the count that announces a tail: far above the most ranges of any list.
+const TAIL: u16 = 1 << 15;
 
 /// What a list may hold at most.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +28,8 @@ impl Bounds {
     /// Bytes of the longest list.
     #[expect(clippy::as_conversions, reason = "a small constant, checked when compiled")]
     pub(super) const fn encoded_bytes_max(self) -> u32 {
-        assert!(self.ranges_max <= 1 << 15);
-        (HEAD_BYTES + self.ranges_max * RANGE_BYTES) as u32
+        assert!(self.ranges_max < 1 << 15);
+        (HEAD_BYTES + self.ranges_max * RANGE_BYTES + 1) as u32
     }
 
     /// The bytes of all ranges. At least one range, and none of them empty.
@@ -52,15 +56,16 @@ impl Bounds {
         Ok(())
     }
 
-    /// How many bytes of ranges follow a head.
+    /// How many bytes of ranges, and of a tail, follow a head.
     pub(super) fn ranges_bytes(self, head: &[u8; HEAD_BYTES]) -> Result<usize, WireError> {
-        let count = usize::from(u16::from_le_bytes([head[8], head[9]]));
-        self.check_count(count)?;
-        Ok(count * RANGE_BYTES)
+        let count = u16::from_le_bytes([head[8], head[9]]);
+        let ranges = usize::from(count & !TAIL);
+        self.check_count(ranges)?;
+        Ok(ranges * RANGE_BYTES + usize::from(count & TAIL != 0))
     }
 
     /// Decodes a list that is all of `encoded`. What its ranges may be is for [`Self::check`].
-    pub(super) fn decode(self, encoded: &[u8]) -> Result<(Handle, Vec<ByteRange>), WireError> {
+    pub(super) fn decode(self, encoded: &[u8]) -> Result<List, WireError> {
         let (head, mut rest) = encoded
             .split_first_chunk::<HEAD_BYTES>()
             .ok_or(WireError::Truncated)?;
@@ -71,28 +76,47 @@ impl Bounds {
             std::cmp::Ordering::Equal => {}
         }
         let mut ranges = Vec::with_capacity(expected / RANGE_BYTES);
-        while let Some((offset, tail)) = rest.split_first_chunk::<8>() {
-            let (length, tail) = tail.split_first_chunk::<4>().ok_or(WireError::Truncated)?;
+        let mut tail = None;
+        if u16::from_le_bytes([head[8], head[9]]) & TAIL != 0 {
+            let (last, before) = rest.split_last().ok_or(WireError::Truncated)?;
+            (tail, rest) = (Some(*last), before);
+        }
+        while let Some((offset, after)) = rest.split_first_chunk::<8>() {
+            let (length, after) = after.split_first_chunk::<4>().ok_or(WireError::Truncated)?;
             let (offset, length) = (u64::from_le_bytes(*offset), u32::from_le_bytes(*length));
             let range = ByteRange::at(offset, u64::from(length));
             ranges.push(range.ok_or(WireError::OutOfBounds("range"))?);
-            rest = tail;
+            rest = after;
         }
         let handle = head.first_chunk::<8>().copied().unwrap_or_default();
-        Ok((Handle(u64::from_le_bytes(handle)), ranges))
+        Ok(List {
+            handle: Handle(u64::from_le_bytes(handle)),
+            ranges,
+            tail,
+        })
     }
 }
 
+/// A decoded list.
+#[derive(Debug)]
+pub(super) struct List {
+    pub(super) handle: Handle,
+    pub(super) ranges: Vec<ByteRange>,
+    pub(super) tail: Option<u8>,
+}
+
 /// Encodes a list that was checked.
-pub(super) fn encode(handle: Handle, ranges: &[ByteRange]) -> Vec<u8> {
-    let mut encoded = Vec::with_capacity(HEAD_BYTES + ranges.len() * RANGE_BYTES);
+pub(super) fn encode(handle: Handle, ranges: &[ByteRange], tail: Option<u8>) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(HEAD_BYTES + ranges.len() * RANGE_BYTES + 1);
     encoded.extend_from_slice(&handle.0.to_le_bytes());
     let count = u16::try_from(ranges.len()).expect("a list was checked");
+    let count = if tail.is_some() { count | TAIL } else { count };
     encoded.extend_from_slice(&count.to_le_bytes());
     for range in ranges {
         let length = u32::try_from(range.len()).expect("a list was checked");
         encoded.extend_from_slice(&range.start().to_le_bytes());
         encoded.extend_from_slice(&length.to_le_bytes());
     }
+    encoded.extend(tail);
     encoded
 }

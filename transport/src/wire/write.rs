@@ -1,14 +1,15 @@
 //! The body of a write, fixed little-endian.
 //!
 //! ```text
-//! request:  handle u64 | count u16 | count × ( offset u64 | length u32 ) | payload
+//! request:  handle u64 | count u16 | count × ( offset u64 | length u32 ) | codec u8, if the top bit of count is set | payload
 //! reply:    Attr
 //! ```
 //!
-//! The payload has the bytes of the ranges in their order, nothing between them. Ranges are in ascending
+//! The payload, unpacked, has the bytes of the ranges in their order, nothing between them. Ranges are in ascending
 //! order and do not overlap, so that the order in which a server applies them does not matter.
 
 use super::WireError;
+use super::codec::{self, Codec};
 use super::ranges::{self, Bounds};
 use crate::id::Handle;
 use crate::limits::{WRITE_BYTES_MAX, WRITE_RANGES_MAX};
@@ -31,6 +32,7 @@ pub struct WriteRequest {
     pub handle: Handle,
     ranges: Vec<ByteRange>,
     bytes: u32,
+    codec: Option<Codec>,
 }
 
 impl WriteRequest {
@@ -43,32 +45,54 @@ impl WriteRequest {
             handle,
             ranges,
             bytes,
+            codec: None,
         })
+    }
+
+    /// The same write, its payload packed.
+    #[must_use]
+    pub fn packed(self, codec: Codec) -> Self {
+        let codec = Some(codec);
+        Self { codec, ..self }
+    }
+
+    pub fn codec(&self) -> Option<Codec> {
+        self.codec
     }
 
     pub fn ranges(&self) -> &[ByteRange] {
         &self.ranges
     }
 
-    /// Payload bytes.
+    /// Payload bytes, once unpacked.
     pub fn bytes(&self) -> u32 {
         self.bytes
     }
 
     /// The body up to the payload.
     pub fn encode_head(&self) -> Vec<u8> {
-        ranges::encode(self.handle, &self.ranges)
+        ranges::encode(self.handle, &self.ranges, self.codec.map(Codec::number))
     }
 
-    /// How many bytes of ranges follow the first [`HEAD_BYTES`] of a body.
+    /// How many bytes of the head follow the first [`HEAD_BYTES`] of a body.
     pub fn ranges_bytes(head: &[u8; HEAD_BYTES]) -> Result<usize, WireError> {
         BOUNDS.ranges_bytes(head)
     }
 
-    /// Decodes a whole head. The caller checks that what is left of the body is [`Self::bytes`].
+    /// Decodes a whole head.
     pub fn decode_head(head: &[u8]) -> Result<Self, WireError> {
-        let (handle, ranges) = BOUNDS.decode(head)?;
-        Self::new(handle, ranges)
+        let list = BOUNDS.decode(head)?;
+        let codec = list.tail.map(Codec::try_from).transpose()?;
+        let request = Self::new(list.handle, list.ranges)?;
+        Ok(Self { codec, ..request })
+    }
+
+    /// Checks that `payload_bytes` can follow the head.
+    pub fn check_payload(&self, payload_bytes: u32) -> Result<(), WireError> {
+        match codec::is_length(self.codec, self.bytes, payload_bytes) {
+            true => Ok(()),
+            false => Err(WireError::OutOfBounds("length of a write's payload")),
+        }
     }
 }
 
@@ -119,6 +143,20 @@ mod tests {
             );
         }
         assert!(WriteRequest::decode_head(&[&head[..], &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn lengths_of_payloads_are_bounded() {
+        let raw = WriteRequest::new(Handle(1), vec![range(0, 4000), range(5000, 96)]).unwrap();
+        let taken = |request: &WriteRequest| {
+            [0, 1, 4095, 4096, 4097, u32::MAX].map(|bytes| request.check_payload(bytes).is_ok())
+        };
+        assert_eq!(taken(&raw), [false, false, false, true, false, false]);
+        for codec in Codec::ALL {
+            let packed = raw.clone().packed(codec);
+            assert_eq!(WriteRequest::decode_head(&packed.encode_head()).unwrap(), packed);
+            assert_eq!(taken(&packed), [false, true, true, false, false, false]);
+        }
     }
 
     proptest! {

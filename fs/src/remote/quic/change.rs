@@ -72,6 +72,11 @@ pub(super) async fn write(
     let handle = volume.handle(session).await?;
     let request = WriteRequest::new(handle, ranges)?;
     let payload = slices.into_iter().map(Bytes::from_owner).collect();
+    let (payload, codec) = session.pack(&volume.shrinking, payload).await;
+    let request = match codec {
+        Some(codec) => request.packed(codec),
+        None => request,
+    };
     let answer = session.ask_with(Kind::Write, request.encode_head(), payload);
     Unanswered(Some(session)).wait(answer).await
 }

@@ -38,6 +38,7 @@ async fn connect(address: SocketAddr, pin: KeyId) -> Result<Session, Error> {
         address,
         pin,
         own_key: own.id(),
+        compress: crate::compress::Compress::Auto,
         client,
         shown,
     };

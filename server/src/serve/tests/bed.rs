@@ -16,7 +16,7 @@ use lacuna_transport::wire::map_page::MapPage;
 use lacuna_transport::wire::message::{
     self, Features, Hello, MapRequest, Message, OpenRequest, Opened, PathRequest, Welcome,
 };
-use lacuna_transport::wire::read::{ReadRequest, decode_reply_head};
+use lacuna_transport::wire::read::ReadRequest;
 use lacuna_transport::wire::write::WriteRequest;
 use minicbor::{Decode, Encode};
 use quinn::{RecvStream, SendStream};
@@ -278,11 +278,13 @@ impl Client {
             .iter()
             .map(|(start, len)| ByteRange::at(*start, *len).unwrap())
             .collect();
-        let bodies = self
-            .ask(Kind::Read, ReadRequest::new(handle, ranges).unwrap().encode())
-            .await?;
-        let (head, payload) = bodies[0].split_first_chunk::<8>().unwrap();
-        Ok((decode_reply_head(*head).0, payload.to_vec()))
+        let request = ReadRequest::new(handle, ranges).unwrap();
+        let bodies = self.ask(Kind::Read, request.encode()).await?;
+        let (head, payload) = bodies[0].split_at(request.reply_head_bytes());
+        let payload_bytes = u32::try_from(payload.len()).unwrap();
+        let (base, codec) = request.decode_reply_head(head, payload_bytes).unwrap();
+        assert_eq!(codec, None);
+        Ok((base.0, payload.to_vec()))
     }
 
     /// How the server closed.

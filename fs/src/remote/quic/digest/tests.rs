@@ -146,6 +146,7 @@ async fn ask(
         name: "script:1".to_owned(),
         address,
         pin: server.id(),
+        compress: crate::compress::Compress::None,
         own_key: own.id(),
         client,
         shown,
