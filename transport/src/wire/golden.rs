@@ -137,7 +137,10 @@ fn numbers_of_kinds_and_errors() {
 fn hello_and_welcome() {
     let hello = Hello {
         version: 0,
-        features: Features::HOLES.and(Features::EVENTS).and(Features::CHANGES),
+        features: Features::HOLES
+            .and(Features::EVENTS)
+            .and(Features::CHANGES)
+            .and(Features::DIGESTS),
         agent: "lacuna/0.1.0".into(),
         instance: Some(InstanceId([0xcd; 16])),
     };
