@@ -16,7 +16,7 @@
 //!
 //! Methods block, apart from [`OpenVolume::read_cached`], and run on the blocking pool. Changes are in the
 //! page cache of the host when they return; [`OpenVolume::flush`] and [`Backend::flush_folder`] make them
-//! durable. Block devices and Ceph come behind the same two traits.
+//! durable. Ceph comes behind the same two traits.
 //!
 //! Left out on purpose: generations. A backend reports the stamps (times, size, id) and how fine its
 //! clock is; [`crate::generation`] decides.
@@ -24,6 +24,8 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod copy;
+mod descriptor;
+pub mod device;
 pub mod export;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
