@@ -37,7 +37,6 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug)]
 pub struct Device {
     volume: Arc<DeviceVolume>,
-    number: u64,
     scan: Option<Scan>,
 }
 
@@ -96,14 +95,15 @@ impl Device {
         };
         Ok(Self {
             volume: Arc::new(DeviceVolume::new(file, origin)),
-            number,
             scan: None,
         })
     }
 
-    /// Tells devices apart, whatever their paths are.
-    pub const fn number(&self) -> u64 {
-        self.number
+    /// Tells devices apart, whatever their paths are; `None` for what is no block device.
+    pub fn number_at(path: &Path) -> Option<u64> {
+        let stat = rustix::fs::stat(path).ok()?;
+        let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
+        is_device.then_some(stat.st_rdev)
     }
 
     /// Finds the zeros from here on, until it is dropped.
