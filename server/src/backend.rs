@@ -121,6 +121,11 @@ pub trait OpenVolume: Debug + Send + Sync + 'static {
     /// Attributes now. Cheap and does not wait for storage: called before and after each read.
     fn attr(&self) -> Result<Attr>;
 
+    /// The largest size it can have, if that is less than there is space for.
+    fn size_max(&self) -> Option<u64> {
+        None
+    }
+
     /// Fills all of `buffer` from `offset`; zeros beyond the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()>;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
 use lacuna_transport::id::{BootId, Generation, Handle, NodeId, OperationId};
-use lacuna_transport::limits::FOLDER_NODES_MAX;
+use lacuna_transport::limits::{FOLDER_NODES_MAX, VOLUME_BYTES_MAX};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::WireError;
@@ -53,6 +53,8 @@ pub struct QuicVolume {
     access: Access,
     /// Number of the session, and the volume's handle in it.
     bound: Mutex<(u64, Handle)>,
+    /// As it was when the volume was opened last.
+    size_max: AtomicU64,
     /// Held while opening again.
     rebinding: tokio::sync::Mutex<()>,
 }
@@ -82,6 +84,7 @@ impl QuicRemote {
             birth_ns: opened.attr.birth_ns,
             access,
             bound: Mutex::new((session, opened.handle)),
+            size_max: AtomicU64::new(size_max(opened)),
             rebinding: tokio::sync::Mutex::new(()),
         }
     }
@@ -159,6 +162,7 @@ impl QuicVolume {
             return Err(replaced());
         }
         *self.bound.lock() = (session.number, opened.handle);
+        self.size_max.store(size_max(&opened), Ordering::Relaxed);
         Ok(opened.handle)
     }
 }
@@ -184,6 +188,10 @@ impl Drop for QuicVolume {
             }
         });
     }
+}
+
+fn size_max(opened: &Opened) -> u64 {
+    opened.size_max.unwrap_or(VOLUME_BYTES_MAX)
 }
 
 async fn open(
@@ -215,6 +223,10 @@ impl Remote for QuicRemote {
 
     fn follow_path(volume: &mut QuicVolume, path: &SharedPath) {
         volume.path = path.clone();
+    }
+
+    fn size_max(volume: &QuicVolume) -> u64 {
+        volume.size_max.load(Ordering::Relaxed)
     }
 
     async fn stat(&self, path: &NodePath) -> Result<Attr> {

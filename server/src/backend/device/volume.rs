@@ -231,6 +231,10 @@ impl OpenVolume for DeviceVolume {
         })
     }
 
+    fn size_max(&self) -> Option<u64> {
+        Some(self.origin.size)
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         descriptor::read(self.file.as_fd(), buffer, offset).map_err(|errno| self.failed("read", errno))
     }
