@@ -46,9 +46,11 @@ impl LoopDevice {
     }
 
     /// Detaches and waits until the file behind it is closed, unlike drop.
-    pub fn detach(self) -> Result<()> {
-        command::tool("losetup", ["--detach".as_ref(), self.path.as_os_str()])?;
-        let name = self.path.file_name().context("a device without a name")?;
+    pub fn detach(mut self) -> Result<()> {
+        // Taken, so that drop does not detach it again: it may be another test's by then.
+        let path = std::mem::take(&mut self.path);
+        command::tool("losetup", ["--detach".as_ref(), path.as_os_str()])?;
+        let name = path.file_name().context("a device without a name")?;
         let file = Path::new("/sys/block").join(name).join("loop/backing_file");
         wait::until("a loop device to let go of its file", wait::LIMIT, || {
             Ok(!file.exists())
@@ -58,6 +60,9 @@ impl LoopDevice {
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
+        if self.path.as_os_str().is_empty() {
+            return;
+        }
         // The sandbox looks again; there is nobody to tell here.
         let _ = command::tool("losetup", ["--detach".as_ref(), self.path.as_os_str()]);
     }
