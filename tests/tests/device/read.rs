@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result, ensure};
 use lacuna_tests::compare::{self, Reading};
 use lacuna_tests::seek_map::SeekMap;
-use lacuna_tests::{command, host};
+use lacuna_tests::{command, host, wait};
 use serde_json::Value;
 
 use crate::{DISK, MIB, Served, bytes};
@@ -95,6 +95,18 @@ fn qemu_img_sees_the_zeros() -> Result<()> {
             .chain([copy.as_os_str(), served.image.as_os_str()]),
     )?;
     Ok(())
+}
+
+/// Who has looked before the search was at its end sees the zeros at the next open.
+#[test]
+fn zeros_found_later_are_seen_at_the_next_open() -> Result<()> {
+    let served = Served::filled(SIZE, |image| Ok(image.write_all_at(&bytes(1, MIB)?, 16 * MIB)?))?;
+    let early = served.rig.mount.open(DISK)?;
+    SeekMap::of(&early)?.ensure_data(16 * MIB, 17 * MIB)?;
+    wait::until("zeros found later to be seen", wait::LIMIT, || {
+        Ok(SeekMap::of_path(&served.volume())?.data_bytes() == MIB)
+    })?;
+    compare::same_bytes(&served.image, &served.volume(), Reading::Data)
 }
 
 /// Data written into what was found to be zero is data from that moment on.

@@ -49,6 +49,7 @@ fn search_all(volume: &Weak<DeviceVolume>, stopped: &Receiver<()>) {
         let began = Instant::now();
         let Some(volume) = volume.upgrade() else { return };
         if !searcher.step(&volume) {
+            volume.searched();
             let (name, zero_bytes) = (volume.name(), volume.zero_bytes());
             tracing::info!(
                 volume = name,

@@ -134,6 +134,13 @@ impl DeviceVolume {
         Ok(())
     }
 
+    /// The search is at its end. Whoever took its zeros for data looks again: one generation has one map.
+    pub(super) fn searched(&self) {
+        if self.zero_bytes() > 0 {
+            self.face.lock().tick();
+        }
+    }
+
     /// A change of the content. The stamp moves before it, and after it, failed or not.
     fn change<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.ready_to_change()?;
