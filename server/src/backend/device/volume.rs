@@ -57,6 +57,8 @@ pub(super) struct DeviceVolume {
     cached: CachedReads,
     face: Mutex<Face>,
     zeros: Mutex<ZeroMap>,
+    /// What was punched and not written since: of it nothing more can be freed.
+    freed: Mutex<ZeroMap>,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl DeviceVolume {
             cached: CachedReads::default(),
             face: Mutex::new(face),
             zeros: Mutex::new(ZeroMap::new(origin.size)),
+            freed: Mutex::new(ZeroMap::new(origin.size)),
             origin,
         }
     }
@@ -121,17 +124,7 @@ impl DeviceVolume {
         range: ByteRange,
         work: impl FnOnce() -> Result<Vec<ByteRange>, Errno>,
     ) -> Result<(), Errno> {
-        let ticket = self.zeros.lock().begin_search(range);
-        let found = work();
-        let mut zeros = self.zeros.lock();
-        match found {
-            Ok(found) => zeros.end_search(ticket, &found),
-            Err(errno) => {
-                zeros.end(ticket);
-                return Err(errno);
-            }
-        }
-        Ok(())
+        search(&self.zeros, range, work)
     }
 
     /// The search is at its end. Whoever took its zeros for data looks again: one generation has one map.
@@ -180,30 +173,46 @@ impl DeviceVolume {
         let mut left = sectors;
         while !left.is_empty() {
             let (piece, rest) = left.split_at((left.start() / ZEROS_BYTES + 1).saturating_mul(ZEROS_BYTES));
-            self.search(piece, || {
-                self.make_zeros_of(piece, making)?;
-                Ok(vec![piece])
+            self.search(piece, || match making {
+                Making::Free => search(&self.freed, piece, || self.free(piece)).map(|()| vec![piece]),
+                Making::Keep => self.zero_data(piece).map(|()| vec![piece]),
             })?;
             left = rest;
         }
         Ok(())
     }
 
-    /// Of whole sectors. PUNCH_HOLE is done by the device alone, and only where it reads as zeros afterwards;
-    /// ZERO_RANGE has the kernel write them where the device cannot.
-    fn make_zeros_of(&self, sectors: ByteRange, making: Making) -> Result<(), Errno> {
-        if making == Making::Free {
-            match self.allocate_as(FallocateFlags::PUNCH_HOLE, sectors) {
-                Err(Errno::OPNOTSUPP) => {}
-                other => return other,
+    /// Punches what was not punched before. PUNCH_HOLE is done by the device alone, and only where it reads as
+    /// zeros afterwards.
+    fn free(&self, sectors: ByteRange) -> Result<Vec<ByteRange>, Errno> {
+        self.for_data(&self.freed, sectors, |range| {
+            match self.allocate_as(FallocateFlags::PUNCH_HOLE, range) {
+                Err(Errno::OPNOTSUPP) => self.zero_data(range),
+                other => other,
             }
-        }
+        })?;
+        Ok(vec![sectors])
+    }
+
+    /// Makes zeros of what is not known to be zero. ZERO_RANGE has the kernel write them where the device cannot.
+    fn zero_data(&self, sectors: ByteRange) -> Result<(), Errno> {
+        self.for_data(&self.zeros, sectors, |range| {
+            self.allocate_as(FallocateFlags::ZERO_RANGE, range)
+        })
+    }
+
+    /// `work` on the parts of `sectors` that the map has for data, as whole sectors.
+    fn for_data(
+        &self,
+        map: &Mutex<ZeroMap>,
+        sectors: ByteRange,
+        work: impl Fn(ByteRange) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
         let mut left = sectors;
         while !left.is_empty() {
-            let (data, end) = self.zeros.lock().data(left, RUNS);
+            let (data, end) = map.lock().data(left, RUNS);
             for range in data {
-                let out = range.align_out(self.origin.sector_bytes);
-                self.allocate_as(FallocateFlags::ZERO_RANGE, out)?;
+                work(range.align_out(self.origin.sector_bytes))?;
             }
             left = left.split_at(end).1;
         }
@@ -276,9 +285,11 @@ impl OpenVolume for DeviceVolume {
                 };
             };
             self.check_end(Some(range.end()))?;
-            let ticket = self.zeros.lock().begin_write(range);
+            let tickets = [&self.zeros, &self.freed].map(|map| (map, map.lock().begin_write(range)));
             let written = descriptor::write_all(self.file.as_fd(), bytes, offset);
-            self.zeros.lock().end(ticket);
+            for (map, ticket) in tickets {
+                map.lock().end(ticket);
+            }
             written.map_err(|errno| self.failed("write", errno))
         })
     }
@@ -333,6 +344,25 @@ impl OpenVolume for DeviceVolume {
         self.face.lock().set(new);
         Ok(())
     }
+}
+
+/// `work` finds or makes what the map is of, within `range`.
+fn search(
+    map: &Mutex<ZeroMap>,
+    range: ByteRange,
+    work: impl FnOnce() -> Result<Vec<ByteRange>, Errno>,
+) -> Result<(), Errno> {
+    let ticket = map.lock().begin_search(range);
+    let found = work();
+    let mut map = map.lock();
+    match found {
+        Ok(found) => map.end_search(ticket, &found),
+        Err(errno) => {
+            map.end(ticket);
+            return Err(errno);
+        }
+    }
+    Ok(())
 }
 
 impl Face {
