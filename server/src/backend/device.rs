@@ -5,8 +5,8 @@
 //! * The device is opened exclusively: nobody of this machine mounts it, or builds another device on it, while it
 //!   is served. The type is checked before it is opened, since opening some devices does things, and again after.
 //! * Its size is what it was then, and no request changes it.
-//! * It has no map, so zeros are found by reading it once, in the background (see [`scan`]), and known from then
-//!   on (see [`zeros`]). What was not read yet is data.
+//! * It has no map, so zeros are found by reading it once, in the background (see `scan`), and known from then
+//!   on (see `zeros`). What was not read yet is data.
 //!
 //! Programs that write to the device without opening it exclusively are not noticed: neither in the map nor in
 //! the generation, for which a device keeps no time of its own. Between two runs of the server they may.
