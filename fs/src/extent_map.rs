@@ -6,8 +6,10 @@
 //! Invariants: offsets at or past the size are never asked for; a hole or zero is only what the server
 //! called so at this generation; unknown is never shown as a hole.
 //!
-//! Data and zero are one class for lseek (zeros may be shown as data), so a second, usually empty, map
-//! holds which parts of that class read as zeros: alternating data and zero cannot slow a seek down.
+//! Zeros that the server tells of are one class with holes for lseek: a device has no holes, and its zeros are
+//! what tools should skip. Zeros that this client made stay in the class of data, as local file systems show
+//! parts of blocks. A second, usually empty, map holds which parts of either are zeros: alternating zeros
+//! and holes cannot slow a seek down.
 
 use lacuna_transport::extent::ExtentKind;
 use lacuna_transport::range::ByteRange;
@@ -41,7 +43,9 @@ pub enum Sought {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Unknown,
+    /// Data, or zeros of our own.
     Data,
+    /// A hole, or zeros that the server found.
     Hole,
 }
 
@@ -75,12 +79,16 @@ impl ExtentMap {
     /// Takes over an extent that the server told. It is of this map's generation.
     pub fn set(&mut self, range: ByteRange, kind: ExtentKind) {
         let class = match kind {
-            ExtentKind::Data | ExtentKind::Zero => Class::Data,
-            ExtentKind::Hole => Class::Hole,
+            ExtentKind::Data => Class::Data,
+            ExtentKind::Zero | ExtentKind::Hole => Class::Hole,
         };
+        self.set_class(range, class, kind == ExtentKind::Zero);
+    }
+
+    fn set_class(&mut self, range: ByteRange, class: Class, zero: bool) {
         self.classes.set(range, class);
-        if kind == ExtentKind::Zero || !self.zeros.is_uniform() {
-            self.zeros.set(range, kind == ExtentKind::Zero);
+        if zero || !self.zeros.is_uniform() {
+            self.zeros.set(range, zero);
         }
     }
 
@@ -89,15 +97,12 @@ impl ExtentMap {
         let blocks = range
             .align_out(BLOCK_BYTES)
             .intersect(ByteRange::up_to(self.size));
-        self.classes.set(blocks, Class::Data);
-        if !self.zeros.is_uniform() {
-            self.zeros.set(blocks, false);
-        }
+        self.set_class(blocks, Class::Data, false);
     }
 
     /// `range` reads as zeros now and stays allocated.
     pub fn mark_zero(&mut self, range: ByteRange) {
-        self.set(range.intersect(ByteRange::up_to(self.size)), ExtentKind::Zero);
+        self.set_class(range.intersect(ByteRange::up_to(self.size)), Class::Data, true);
     }
 
     /// `range` was punched: its whole blocks are a hole, parts of others stay what they were.
@@ -127,10 +132,7 @@ impl ExtentMap {
         let (tail, rest) = new.split_at(before.next_multiple_of(BLOCK_BYTES));
         if let Some(last) = before.checked_sub(1) {
             let (class, zero) = (self.classes.run_at(last).1, self.zeros.run_at(last).1);
-            self.classes.set(tail, class);
-            if zero || !self.zeros.is_uniform() {
-                self.zeros.set(tail, zero);
-            }
+            self.set_class(tail, class, zero);
         }
         self.set(rest, ExtentKind::Hole);
     }
@@ -159,35 +161,21 @@ impl ExtentMap {
 
     /// Makes `range` unknown again.
     pub fn forget(&mut self, range: ByteRange) {
-        self.classes.set(range, Class::Unknown);
-        if !self.zeros.is_uniform() {
-            self.zeros.set(range, false);
-        }
+        self.set_class(range, Class::Unknown, false);
     }
 
     /// What is known of `range`, in order, cut at its edges and at the end of the volume.
     pub fn known(&self, range: ByteRange) -> impl Iterator<Item = (ByteRange, Known)> + '_ {
         let range = range.intersect(ByteRange::up_to(self.size));
         self.classes.runs(range).flat_map(move |(run, class)| {
-            // Only data is looked up in the zeros; for the others one piece is all there is.
-            let whole = (class != Class::Data).then_some((run, class));
-            let parts = (class == Class::Data)
-                .then(|| self.zeros.runs(run))
-                .into_iter()
-                .flatten();
-            let whole = whole.map(|(run, class)| {
-                (
-                    run,
-                    if class == Class::Hole {
-                        Known::Hole
-                    } else {
-                        Known::Unknown
-                    },
-                )
-            });
-            whole
-                .into_iter()
-                .chain(parts.map(|(run, zero)| (run, if zero { Known::Zero } else { Known::Data })))
+            let known = match class {
+                Class::Unknown => Known::Unknown,
+                Class::Data => Known::Data,
+                Class::Hole => Known::Hole,
+            };
+            // No unknown part is zero.
+            let parts = self.zeros.runs(run);
+            parts.map(move |(part, zero)| (part, if zero { Known::Zero } else { known }))
         })
     }
 

@@ -90,6 +90,9 @@ pub trait Remote: Send + Sync + 'static {
         access: Access,
     ) -> impl Future<Output = Result<(Self::Volume, Attr)>> + Send;
 
+    /// The largest size that the volume can have, in bytes.
+    fn size_max(volume: &Self::Volume) -> u64;
+
     /// Attributes of an open volume, whatever became of its name.
     fn stat_open(&self, volume: &Self::Volume) -> impl Future<Output = Result<Attr>> + Send;
 

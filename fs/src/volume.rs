@@ -29,6 +29,7 @@ use std::sync::atomic::Ordering;
 
 use lacuna_transport::attr::{Attr, NodeKind};
 use lacuna_transport::id::{BootId, Generation, NodeId};
+use lacuna_transport::limits::VOLUME_BYTES_MAX;
 use lacuna_transport::path::NodePath;
 use lacuna_transport::range::ByteRange;
 use parking_lot::Mutex;
@@ -430,6 +431,11 @@ impl<R: Remote> Volume<R> {
         self.update(attr);
         self.state.lock().followed = true;
         Ok(())
+    }
+
+    /// The largest size it can have.
+    fn size_max(&self) -> u64 {
+        self.bound().map_or(VOLUME_BYTES_MAX, |bound| R::size_max(&bound))
     }
 
     pub(crate) fn bound(&self) -> Result<Arc<R::Volume>> {

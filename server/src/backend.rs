@@ -16,7 +16,7 @@
 //!
 //! Methods block, apart from [`OpenVolume::read_cached`], and run on the blocking pool. Changes are in the
 //! page cache of the host when they return; [`OpenVolume::flush`] and [`Backend::flush_folder`] make them
-//! durable. Block devices and Ceph come behind the same two traits.
+//! durable. Ceph comes behind the same two traits.
 //!
 //! Left out on purpose: generations. A backend reports the stamps (times, size, id) and how fine its
 //! clock is; [`crate::generation`] decides.
@@ -24,6 +24,8 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod copy;
+mod descriptor;
+pub mod device;
 pub mod export;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
@@ -118,6 +120,11 @@ pub struct Created {
 pub trait OpenVolume: Debug + Send + Sync + 'static {
     /// Attributes now. Cheap and does not wait for storage: called before and after each read.
     fn attr(&self) -> Result<Attr>;
+
+    /// The largest size it can have, if that is less than there is space for.
+    fn size_max(&self) -> Option<u64> {
+        None
+    }
 
     /// Fills all of `buffer` from `offset`; zeros beyond the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()>;

@@ -12,6 +12,8 @@ use crate::{command, mount_table, wait};
 #[derive(Debug)]
 pub struct LoopDevice {
     path: PathBuf,
+    /// What the kernel calls the file behind it.
+    file: PathBuf,
 }
 
 impl LoopDevice {
@@ -38,7 +40,8 @@ impl LoopDevice {
             "losetup named {}, which does not exist",
             path.display()
         );
-        Ok(Self { path })
+        let file = backing_file(&path)?;
+        Ok(Self { path, file })
     }
 
     pub fn path(&self) -> &Path {
@@ -48,16 +51,22 @@ impl LoopDevice {
     /// Detaches and waits until the file behind it is closed, unlike drop.
     pub fn detach(self) -> Result<()> {
         command::tool("losetup", ["--detach".as_ref(), self.path.as_os_str()])?;
-        let name = self.path.file_name().context("a device without a name")?;
-        let file = Path::new("/sys/block").join(name).join("loop/backing_file");
         wait::until("a loop device to let go of its file", wait::LIMIT, || {
-            Ok(!file.exists())
+            Ok(!self.is_attached())
         })
+    }
+
+    /// To this file: a device that was detached may be another test's by now.
+    fn is_attached(&self) -> bool {
+        backing_file(&self.path).is_ok_and(|file| file == self.file)
     }
 }
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
+        if !self.is_attached() {
+            return;
+        }
         // The sandbox looks again; there is nobody to tell here.
         let _ = command::tool("losetup", ["--detach".as_ref(), self.path.as_os_str()]);
     }
@@ -107,19 +116,25 @@ impl Drop for Mounted {
     }
 }
 
+/// The file behind a loop device.
+fn backing_file(device: &Path) -> Result<PathBuf> {
+    let name = device.file_name().context("a device without a name")?;
+    let fact = Path::new("/sys/block").join(name).join("loop/backing_file");
+    let file = fs::read_to_string(&fact).with_context(|| format!("cannot read {}", fact.display()))?;
+    Ok(PathBuf::from(file.trim_end()))
+}
+
 /// Detaches every loop device whose file lies below `dir`.
 pub(crate) fn detach_below(dir: &Path) {
     let Ok(devices) = fs::read_dir("/sys/block") else {
         return;
     };
     for device in devices.flatten() {
-        let Ok(file) = fs::read_to_string(device.path().join("loop/backing_file")) else {
-            continue;
-        };
-        if Path::new(file.trim_end()).starts_with(dir) {
-            drop(LoopDevice {
-                path: Path::new("/dev").join(device.file_name()),
-            });
+        let path = Path::new("/dev").join(device.file_name());
+        if let Ok(file) = backing_file(&path)
+            && file.starts_with(dir)
+        {
+            drop(LoopDevice { path, file });
         }
     }
 }

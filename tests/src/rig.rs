@@ -1,6 +1,7 @@
 //! One server and one client that has mounted it: what most tests start from.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -50,7 +51,18 @@ impl Rig {
 
     /// Serves and mounts `dir`.
     pub fn start(sandbox: Sandbox, dir: PathBuf, options: &[&str]) -> Result<Self> {
-        let server = Server::start(&sandbox, &dir)?;
+        Self::start_with(sandbox, dir, &[], options)
+    }
+
+    /// The same, with options of `lacunad serve`.
+    pub fn start_with(
+        sandbox: Sandbox,
+        dir: PathBuf,
+        serve_options: &[&str],
+        options: &[&str],
+    ) -> Result<Self> {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Server::start_with(&sandbox, &dir, listen, serve_options)?;
         let client = Client::admitted(&sandbox, &server)?;
         let mount = Mount::new(&client, &server, OsStr::new(""), sandbox.join("mnt"), options)?;
         Ok(Self {

@@ -14,8 +14,8 @@ fn model_seek(model: &[Known], from: usize, hole: bool) -> Sought {
     for (offset, known) in model.iter().enumerate().skip(from) {
         match known {
             Known::Unknown => return Sought::Unknown(offset as u64),
-            Known::Hole if hole => return Sought::At(offset as u64),
-            Known::Data | Known::Zero if !hole => return Sought::At(offset as u64),
+            Known::Zero | Known::Hole if hole => return Sought::At(offset as u64),
+            Known::Data if !hole => return Sought::At(offset as u64),
             Known::Data | Known::Zero | Known::Hole => {}
         }
     }
@@ -63,6 +63,22 @@ proptest! {
 }
 
 #[test]
+fn zeros_of_our_own_are_shown_as_data_and_those_of_the_server_as_a_hole() {
+    let mut map = ExtentMap::new(8192);
+    map.set(ByteRange::new(0, 4096).unwrap(), ExtentKind::Zero);
+    map.set(ByteRange::new(4096, 8192).unwrap(), ExtentKind::Data);
+    map.mark_zero(ByteRange::new(5000, 8192).unwrap());
+    let known: Vec<_> = map.known(ByteRange::ALL).map(|(_, known)| known).collect();
+    assert_eq!(known, [Known::Zero, Known::Data, Known::Zero]);
+    assert_eq!(map.hole_bytes(ByteRange::ALL), 0, "zeros take space");
+    assert_eq!(
+        (map.seek_hole(0), map.seek_data(0)),
+        (Sought::At(0), Sought::At(4096))
+    );
+    assert_eq!(map.seek_hole(4096), Sought::At(8192));
+}
+
+#[test]
 fn an_empty_volume_has_neither_data_nor_hole() {
     let map = ExtentMap::new(0);
     assert_eq!(map.seek_data(0), Sought::None);
@@ -82,17 +98,17 @@ fn what_lies_past_the_end_is_enxio() {
 #[test]
 fn alternating_zeros_do_not_lengthen_a_seek() {
     let mut map = ExtentMap::new(1 << 40);
-    map.set(ByteRange::up_to(1 << 40), ExtentKind::Hole);
+    map.set(ByteRange::up_to(1 << 40), ExtentKind::Data);
     for index in 0..10_000_u64 {
         let kind = if index % 2 == 0 {
-            ExtentKind::Data
+            ExtentKind::Hole
         } else {
             ExtentKind::Zero
         };
         map.set(ByteRange::at(index * 4096, 4096).unwrap(), kind);
     }
-    assert_eq!(map.classes.run_count(), 3, "data, hole, and unknown past the end");
-    assert_eq!(map.seek_hole(0), Sought::At(10_000 * 4096));
+    assert_eq!(map.classes.run_count(), 3, "hole, data, and unknown past the end");
+    assert_eq!(map.seek_data(0), Sought::At(10_000 * 4096));
 }
 
 #[test]

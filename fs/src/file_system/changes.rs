@@ -48,6 +48,12 @@ impl<R: Remote> OpenVolume<R> {
 
 impl<R: Remote> FileSystem<R> {
     /// Takes in a write that needs no waiting. Call it within the runtime.
+    /// The front of `data` that the volume can hold from `offset` on.
+    pub fn fitting<'a>(&self, open: OpenId, offset: u64, data: &'a [u8]) -> Result<&'a [u8]> {
+        let fitting = self.writable(open)?.volume.fitting(offset, data.len())?;
+        Ok(data.get(..fitting).unwrap_or(data))
+    }
+
     pub fn write_now(&self, open: OpenId, offset: u64, bytes: &[u8]) -> Result<WriteNow> {
         self.writable(open)?.volume.write_now(offset, bytes)
     }

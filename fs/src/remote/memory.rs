@@ -12,6 +12,7 @@ use lacuna_transport::attr::{Attr, NewAttr, NewNode, NewTime, NodeKind, Space, T
 use lacuna_transport::digest::{InUnits, UnitHash};
 use lacuna_transport::extent::{Extent, ExtentKind};
 use lacuna_transport::id::{BootId, Generation, NodeId};
+use lacuna_transport::limits::VOLUME_BYTES_MAX;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::map_page::MapPage;
@@ -400,6 +401,10 @@ impl Remote for MemoryRemote {
     type Volume = MemoryVolume;
 
     fn follow_path(_: &mut MemoryVolume, _: &SharedPath) {}
+
+    fn size_max(_: &MemoryVolume) -> u64 {
+        VOLUME_BYTES_MAX
+    }
 
     async fn stat(&self, path: &NodePath) -> Result<Attr> {
         if path.is_root() {

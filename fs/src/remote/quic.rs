@@ -15,7 +15,7 @@ use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
 use lacuna_transport::compression::probe::Probe;
 use lacuna_transport::digest::UnitHash;
 use lacuna_transport::id::{BootId, Generation, Handle, NodeId, OperationId};
-use lacuna_transport::limits::FOLDER_NODES_MAX;
+use lacuna_transport::limits::{FOLDER_NODES_MAX, VOLUME_BYTES_MAX};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::WireError;
@@ -59,6 +59,8 @@ pub struct QuicVolume {
     bound: Mutex<(u64, Handle)>,
     /// Whether what is written to it was found to shrink.
     shrinking: Probe,
+    /// As it was when the volume was opened last.
+    size_max: AtomicU64,
     /// Held while opening again.
     rebinding: tokio::sync::Mutex<()>,
 }
@@ -89,6 +91,7 @@ impl QuicRemote {
             access,
             bound: Mutex::new((session, opened.handle)),
             shrinking: Probe::default(),
+            size_max: AtomicU64::new(size_max(opened)),
             rebinding: tokio::sync::Mutex::new(()),
         }
     }
@@ -166,6 +169,7 @@ impl QuicVolume {
             return Err(replaced());
         }
         *self.bound.lock() = (session.number, opened.handle);
+        self.size_max.store(size_max(&opened), Ordering::Relaxed);
         Ok(opened.handle)
     }
 }
@@ -191,6 +195,10 @@ impl Drop for QuicVolume {
             }
         });
     }
+}
+
+fn size_max(opened: &Opened) -> u64 {
+    opened.size_max.unwrap_or(VOLUME_BYTES_MAX)
 }
 
 async fn open(
@@ -222,6 +230,10 @@ impl Remote for QuicRemote {
 
     fn follow_path(volume: &mut QuicVolume, path: &SharedPath) {
         volume.path = path.clone();
+    }
+
+    fn size_max(volume: &QuicVolume) -> u64 {
+        volume.size_max.load(Ordering::Relaxed)
     }
 
     async fn stat(&self, path: &NodePath) -> Result<Attr> {

@@ -65,6 +65,21 @@ impl State {
 }
 
 impl<R: Remote> Volume<R> {
+    /// How many of `len` bytes the volume can hold from `offset` on; `NoSpace` if it is none of them.
+    pub fn fitting(&self, offset: u64, len: usize) -> Result<usize> {
+        let left = self.size_max().saturating_sub(offset);
+        let fitting = usize::try_from(left).map_or(len, |left| left.min(len));
+        if fitting == 0 && len > 0 {
+            return Err(self.no_space(offset));
+        }
+        Ok(fitting)
+    }
+
+    fn no_space(&self, offset: u64) -> Error {
+        let text = format!("{} cannot grow: there is no space at {offset}", self.path());
+        Error::new(ErrorKind::NoSpace, text)
+    }
+
     /// Takes in bytes if that needs no waiting. Needs a tokio context: it starts the task that sends.
     pub fn write_now(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<WriteNow> {
         match self.gate.try_read() {
@@ -103,6 +118,9 @@ impl<R: Remote> Volume<R> {
                 ErrorKind::TooLarge,
                 format!("{range} of {}", self.path()),
             ));
+        }
+        if range.end() > self.size_max() {
+            return Err(self.no_space(range.start()));
         }
         let shared = Arc::clone(&self.shared);
         let taken_in = async {
@@ -156,6 +174,9 @@ impl<R: Remote> Volume<R> {
         let range = ByteRange::at(offset, len).filter(|range| range.end() <= VOLUME_BYTES_MAX);
         let too_large = || Error::new(ErrorKind::TooLarge, format!("a write of {len} bytes at {offset}"));
         let range = range.ok_or_else(too_large)?;
+        if range.end() > self.size_max() {
+            return Err(self.no_space(offset));
+        }
         let mut state = self.state.lock();
         if self.takes_changes(&state)? == WriteNow::Wait {
             return Ok(WriteNow::Wait);

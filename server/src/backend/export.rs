@@ -89,6 +89,9 @@ impl Export {
     }
 
     fn place(&self, path: &NodePath) -> Place<'_> {
+        if self.named.is_empty() {
+            return Place::Folder;
+        }
         let bytes = path.as_bytes();
         let first = bytes.split(|byte| *byte == b'/').next().unwrap_or(bytes);
         let name = NodeName::new(first).ok();

@@ -206,6 +206,10 @@ impl OpenVolume for FaultyVolume {
         self.inner.attr()
     }
 
+    fn size_max(&self) -> Option<u64> {
+        self.inner.size_max()
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         self.plan.meet(Call::Read)?;
         self.inner.read_at(buffer, offset)

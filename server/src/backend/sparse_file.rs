@@ -37,7 +37,7 @@ use rustix::io::Errno;
 
 use self::attr::Origin;
 use self::volume::SparseVolume;
-use super::{Backend, Created, OpenVolume, copy};
+use super::{Backend, Created, OpenVolume, copy, descriptor};
 use crate::error::{Error, ErrorKind, Result};
 
 /// `openat2` reports EAGAIN when a rename elsewhere made a check impossible; each attempt is short.
@@ -224,7 +224,7 @@ impl Backend for SparseFiles {
 
     fn flush_folder(&self, path: &NodePath) -> Result<()> {
         let folder = self.open_folder(path)?;
-        change::flush(folder.as_fd(), false).map_err(|errno| Error::os(what("flush", path), errno))
+        descriptor::flush(folder.as_fd(), false).map_err(|errno| Error::os(what("flush", path), errno))
     }
 
     /// `copy_file_range(2)` for the data, which shares extents where FICLONERANGE would: same file system,

@@ -1,5 +1,7 @@
 //! `lacunad serve`
 
+mod named;
+
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,7 +16,9 @@ use rustix::process::{Resource, Rlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::named::NamedPath;
 use crate::access::AllowList;
+use crate::backend::export::Export;
 use crate::backend::sparse_file::SparseFiles;
 use crate::control::ControlSocket;
 use crate::serve::Server;
@@ -38,13 +42,17 @@ pub(super) struct Serve {
     /// No client may change anything.
     #[arg(long)]
     read_only: bool,
+    /// Also serve a block device, as a volume of this name and the device's size beside the files of DIR. Nothing
+    /// else of this machine may use the device meanwhile. May be given more than once.
+    #[arg(long = "device", value_name = "NAME=DEVICE")]
+    devices: Vec<NamedPath>,
     #[command(flatten)]
     state: super::State,
 }
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let backend = SparseFiles::new(&self.dir)?;
+        let folder = SparseFiles::new(&self.dir)?;
         let dir = std::fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
         let state = self.state.folder()?;
         anyhow::ensure!(
@@ -58,6 +66,8 @@ impl Serve {
         // A corrupt list is found now, not by the first client.
         let allowed = AllowList::load(&state)?.entries().count();
         raise_descriptor_limit();
+        let devices = named::devices(&self.devices, self.read_only)?;
+        let backend = Export::new(Arc::new(folder), devices)?;
         let server = Server::new(Arc::new(backend), state.clone(), self.read_only)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()

@@ -224,7 +224,12 @@ impl Session {
                 server.catalog.open(volume, handle, &party, request.write)
             })
             .await?;
+        let size_max = open.volume().size_max();
         self.keep(handle, open)?;
-        Ok(Opened { handle, attr })
+        Ok(Opened {
+            handle,
+            attr,
+            size_max,
+        })
     }
 }

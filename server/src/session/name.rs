@@ -33,8 +33,13 @@ impl Session {
                 server.catalog.open(volume, handle, &party, true)
             })
             .await?;
+        let size_max = open.volume().size_max();
         self.keep(handle, open)?;
-        Ok(Opened { handle, attr })
+        Ok(Opened {
+            handle,
+            attr,
+            size_max,
+        })
     }
 
     pub(super) async fn make_folder(self: &Arc<Self>, request: MakeFolderRequest) -> Result<Attr> {

@@ -313,8 +313,17 @@ fn replies() {
         &Opened {
             handle: Handle(5),
             attr: attr(),
+            size_max: None,
         },
         "82058e182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a00051b17979cfe362a0005",
+    );
+    pin(
+        &Opened {
+            handle: Handle(5),
+            attr: attr(),
+            size_max: Some(512),
+        },
+        "83058e182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a00051b17979cfe362a0005190200",
     );
     let entry = ListEntry {
         name: NodeName::new(b"\xffv").unwrap(),

@@ -301,6 +301,10 @@ pub struct Opened {
     pub handle: Handle,
     #[n(1)]
     pub attr: Attr,
+    /// The largest size that this volume can have, in bytes: that of a device, which cannot grow. `None`: as
+    /// much as there is space for.
+    #[n(2)]
+    pub size_max: Option<u64>,
 }
 
 /// One name of a folder.

@@ -83,6 +83,11 @@ impl<R: Remote> Adapter<R> {
     }
 
     pub(super) fn take_write(&self, write: &Write, data: &[u8], reply: ReplyWrite) {
+        // Up to the end of a device, as a device itself does.
+        let data = match self.fs.fitting(write.open, write.offset, data) {
+            Ok(data) => data,
+            Err(error) => return reply.error(errno("write", &error)),
+        };
         let Ok(len) = u32::try_from(data.len()) else {
             return reply.error(Errno::EINVAL);
         };

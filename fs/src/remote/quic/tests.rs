@@ -107,6 +107,7 @@ impl Peer {
             Kind::Open => message::encode(&Opened {
                 handle: Handle(5),
                 attr: attr(),
+                size_max: None,
             }),
             Kind::Read => {
                 let request = ReadRequest::decode(body).unwrap();

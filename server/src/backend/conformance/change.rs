@@ -5,8 +5,9 @@ use lacuna_transport::extent::ExtentKind;
 use lacuna_transport::path::NodePath;
 use lacuna_transport::range::ByteRange;
 
-use super::{Fixture, extents, path, read};
+use super::{Fixture, extents, kind_of_error, path, read};
 use crate::backend::OpenVolume;
+use crate::error::ErrorKind;
 
 /// Around the blocks of all file systems here.
 const PLACES: [u64; 9] = [0, 1, 511, 4095, 4096, 4097, 65_535, 65_536, 65_537];
@@ -15,6 +16,19 @@ fn open(fixture: &impl Fixture, path: &NodePath) -> std::sync::Arc<dyn OpenVolum
     let volume = fixture.backend().open(path).expect("open");
     volume.ready_to_change().expect("a volume to change");
     volume
+}
+
+/// A volume of `size` bytes, or of at least `room` where it cannot grow; its model.
+fn prepared(
+    fixture: &impl Fixture,
+    path: &NodePath,
+    size: u64,
+    room: u64,
+) -> (std::sync::Arc<dyn OpenVolume>, Model) {
+    fixture.make_volume(path, if fixture.is_fixed() { room } else { size });
+    let volume = open(fixture, path);
+    let size = volume.attr().expect("attr").size;
+    (volume, Model(vec![0; at(size)]))
 }
 
 fn range(start: u64, end: u64) -> ByteRange {
@@ -63,9 +77,7 @@ pub fn writes_are_exact_and_grow(fixture: &impl Fixture) {
     for offset in PLACES {
         for len in [0, 1, 4095, 4096, 4097, 70_000] {
             let name = path(&format!("v{offset}-{len}"));
-            fixture.make_volume(&name, 6000);
-            let volume = open(fixture, &name);
-            let mut model = Model(vec![0; 6000]);
+            let (volume, mut model) = prepared(fixture, &name, 6000, 140_000);
             let bytes = vec![7; len];
             volume.write_at(&bytes, offset).expect("a write");
             if len > 0 {
@@ -77,8 +89,7 @@ pub fn writes_are_exact_and_grow(fixture: &impl Fixture) {
 }
 
 pub fn punch_and_zero_are_exact(fixture: &impl Fixture) {
-    fixture.make_volume(&path("v"), 0);
-    let volume = open(fixture, &path("v"));
+    let (volume, empty) = prepared(fixture, &path("v"), 0, 80_001);
     let full = vec![9; 80_001];
     for start in PLACES {
         for end in PLACES.iter().copied().chain([80_000, 80_001, 80_002, 200_000]) {
@@ -86,9 +97,19 @@ pub fn punch_and_zero_are_exact(fixture: &impl Fixture) {
                 continue;
             }
             for (what, grow) in [("punch", false), ("zero", false), ("zero", true)] {
-                volume.resize(0).expect("resize");
+                if fixture.is_fixed() {
+                    volume.punch(ByteRange::ALL).expect("punch");
+                } else {
+                    volume.resize(0).expect("resize");
+                }
                 volume.write_at(&full, 0).expect("write");
-                let mut model = Model(full.clone());
+                let mut model = Model(empty.0.clone());
+                model.write(0, &full);
+                if fixture.is_fixed() && grow && at(end) > model.0.len() {
+                    let refused = kind_of_error(volume.zero(range(start, end), grow));
+                    assert_eq!(refused, ErrorKind::NoSpace);
+                    continue;
+                }
                 model.clear(range(start, end));
                 if what == "punch" {
                     volume.punch(range(start, end)).expect("punch");
@@ -101,6 +122,9 @@ pub fn punch_and_zero_are_exact(fixture: &impl Fixture) {
                 model.check(&*volume, &format!("{what} {start}..{end}, growing: {grow}"));
             }
         }
+    }
+    if fixture.is_fixed() {
+        return;
     }
     volume.resize(0).expect("resize");
     volume.punch(range(5, 10)).expect("beyond the end");
@@ -168,12 +192,11 @@ pub fn resizing_cuts_and_grows_with_a_hole(fixture: &impl Fixture) {
 }
 
 pub fn copies_keep_bytes_and_holes(fixture: &impl Fixture) {
-    let backend = fixture.backend();
     let mib = 1 << 20;
     fixture.make_volume(&path("source"), 4 * mib);
     fixture.write(&path("source"), mib, &vec![3; at(mib)]);
     fixture.write(&path("source"), 2 * mib + 777, b"odd");
-    let source = backend.open(&path("source")).expect("open");
+    let source = fixture.backend().open(&path("source")).expect("open");
     for (start, end, to) in [
         (0, 4 * mib, 0),
         (0, u64::MAX, 4096),
@@ -183,20 +206,20 @@ pub fn copies_keep_bytes_and_holes(fixture: &impl Fixture) {
         (3 * mib, 4 * mib, 9 * mib),
     ] {
         let name = path(&format!("target-{start}-{to}"));
-        fixture.make_volume(&name, 0);
-        let target = open(fixture, &name);
-        target.write_at(&vec![8; at(3 * mib)], 0).expect("write");
-        let mut model = Model(vec![8; at(3 * mib)]);
+        let (target, mut model) = prepared(fixture, &name, 0, 16 * mib);
+        let before = vec![8; at(3 * mib)];
+        target.write_at(&before, 0).expect("write");
+        model.write(0, &before);
         let length = end.min(4 * mib) - start;
         let bytes = read(&*source, start, at(length));
-        let copied = backend.copy(&*source, range(start, end), &*target, to);
+        let copied = fixture.backend().copy(&*source, range(start, end), &*target, to);
         assert_eq!(copied.expect("a copy"), length);
         model.write(to, &bytes);
         model.check(&*target, &format!("a copy of {start}..{end} to {to}"));
     }
-    fixture.make_volume(&path("sparse"), 0);
-    let sparse = open(fixture, &path("sparse"));
-    backend
+    let (sparse, _) = prepared(fixture, &path("sparse"), 0, 4 * mib);
+    fixture
+        .backend()
         .copy(&*source, ByteRange::ALL, &*sparse, 0)
         .expect("a copy");
     sparse.flush(false).expect("flush");
@@ -206,20 +229,24 @@ pub fn copies_keep_bytes_and_holes(fixture: &impl Fixture) {
     );
     for start in [4 * mib, 4 * mib + 1, u64::MAX - 1] {
         let beyond = range(start, u64::MAX);
-        assert_eq!(backend.copy(&*source, beyond, &*sparse, 0).expect("nothing"), 0);
+        assert_eq!(
+            fixture
+                .backend()
+                .copy(&*source, beyond, &*sparse, 0)
+                .expect("nothing"),
+            0
+        );
     }
     assert_eq!(sparse.attr().expect("attr").size, 4 * mib);
 }
 
 pub fn a_copy_within_a_volume_is_exact(fixture: &impl Fixture) {
-    fixture.make_volume(&path("v"), 100_000);
+    let (volume, mut model) = prepared(fixture, &path("v"), 100_000, 110_001);
     fixture.write(&path("v"), 10, &[6; 9000]);
-    let volume = open(fixture, &path("v"));
     let copied = fixture
         .backend()
         .copy(&*volume, range(0, 20_000), &*volume, 90_001);
     assert_eq!(copied.expect("a copy"), 20_000);
-    let mut model = Model(vec![0; 100_000]);
     model.write(10, &[6; 9000]);
     model.grow(110_001);
     model.write(90_011, &[6; 9000]);
@@ -259,9 +286,11 @@ pub fn own_changes_move_the_stamp(fixture: &impl Fixture) {
         moved("a punch");
         volume.zero(range(0, 8192), false).expect("zero");
         moved("zeros");
-        volume.resize(100_000).expect("resize");
-        volume.resize(99_999).expect("resize");
-        moved("a resize");
+        if !fixture.is_fixed() {
+            volume.resize(100_000).expect("resize");
+            volume.resize(99_999).expect("resize");
+            moved("a resize");
+        }
         let new = NewAttr {
             mode: Some(0o600),
             ..NewAttr::default()
@@ -272,9 +301,9 @@ pub fn own_changes_move_the_stamp(fixture: &impl Fixture) {
 }
 
 pub fn attributes_are_set_one_by_one(fixture: &impl Fixture) {
-    let backend = fixture.backend();
     fixture.make_volume(&path("v"), 3);
     fixture.make_folder(&path("f"));
+    let backend = fixture.backend();
     let when = |seconds| {
         let time = Timestamp { seconds, nanos: 5 };
         (Some(NewTime::At(time)), time)
@@ -318,4 +347,33 @@ pub fn attributes_are_set_one_by_one(fixture: &impl Fixture) {
         }
         Err(error) => eprintln!("SKIPPED: giving a volume away needs root: {error}"),
     }
+}
+
+pub fn a_fixed_size_stays(fixture: &impl Fixture) {
+    let (volume, mut model) = prepared(fixture, &path("v"), 0, 8192);
+    volume.write_at(&[4; 8192], 0).expect("write");
+    model.write(0, &[4; 8192]);
+    volume.resize(8192).expect("the size it has");
+    volume.grow(8192).expect("the size it has");
+    volume
+        .allocate(range(0, 8192), true)
+        .expect("space that is there");
+    for size in [0, 1, 4096, 8191, 8193, u64::MAX] {
+        assert_eq!(kind_of_error(volume.resize(size)), ErrorKind::Invalid, "{size}");
+    }
+    for (what, refused) in [
+        ("growing", volume.grow(8193)),
+        ("a write at the end", volume.write_at(b"x", 8192)),
+        ("a write over the end", volume.write_at(b"xy", 8191)),
+        ("a write at no offset", volume.write_at(b"xy", u64::MAX)),
+        ("zeros", volume.zero(range(0, 8193), true)),
+        ("space", volume.allocate(range(0, 8193), true)),
+        ("space without a size", volume.allocate(range(0, 8193), false)),
+    ] {
+        assert_eq!(kind_of_error(refused), ErrorKind::NoSpace, "{what}");
+    }
+    model.check(&*volume, "what was refused");
+    volume.write_at(&[], 9000).expect("nothing");
+    volume.punch(range(8192, 10_000)).expect("beyond the end");
+    model.check(&*volume, "nothing");
 }

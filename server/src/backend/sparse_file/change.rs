@@ -12,27 +12,12 @@ use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, retry_on_intr};
 
 use super::extents;
+use crate::backend::descriptor;
 
-/// Zeros written at once.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// Smallest block of the file systems there are: a larger one that a file ends in stays allocated.
 const BLOCK_BYTES: u64 = 4 << 10;
 /// Extents walked at once.
 const RUNS: usize = 1024;
-
-pub(super) fn write_all(file: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), Errno> {
-    let mut done = 0;
-    while done < bytes.len() {
-        let at = u64::try_from(done).ok().and_then(|done| offset.checked_add(done));
-        match rustix::io::pwrite(file, &bytes[done..], at.ok_or(Errno::FBIG)?) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(count) => done += count,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
 
 pub(super) fn punch(file: BorrowedFd<'_>, range: ByteRange) -> Result<(), Errno> {
     let size = size(file)?;
@@ -94,14 +79,6 @@ pub(super) fn grow_to(file: BorrowedFd<'_>, wanted: u64) -> Result<(), Errno> {
     Ok(())
 }
 
-pub(super) fn flush(file: BorrowedFd<'_>, data_only: bool) -> Result<(), Errno> {
-    if data_only {
-        retry_on_intr(|| rustix::fs::fdatasync(file))
-    } else {
-        retry_on_intr(|| rustix::fs::fsync(file))
-    }
-}
-
 /// Data from one file into another by the kernel; the bytes that are done when it cannot do any more.
 pub(super) fn copy_data(
     source: BorrowedFd<'_>,
@@ -149,7 +126,7 @@ fn write_zeros(file: BorrowedFd<'_>, range: ByteRange, reserve: bool) -> Result<
         }
         for extent in found {
             match extent.kind {
-                ExtentKind::Data => write_zeros_over(file, extent.range)?,
+                ExtentKind::Data => descriptor::write_zeros(file, extent.range)?,
                 ExtentKind::Zero => {}
                 ExtentKind::Hole if reserve => {
                     match allocate_as(file, FallocateFlags::KEEP_SIZE, extent.range) {
@@ -161,17 +138,6 @@ fn write_zeros(file: BorrowedFd<'_>, range: ByteRange, reserve: bool) -> Result<
             }
             left = left.split_at(extent.range.end()).1;
         }
-    }
-    Ok(())
-}
-
-fn write_zeros_over(file: BorrowedFd<'_>, range: ByteRange) -> Result<(), Errno> {
-    let mut left = range;
-    while !left.is_empty() {
-        let len = usize::try_from(left.len()).map_or(ZEROS.len(), |len| len.min(ZEROS.len()));
-        write_all(file, &ZEROS[..len], left.start())?;
-        let len = u64::try_from(len).unwrap_or(u64::MAX);
-        left = left.split_at(left.start().saturating_add(len)).1;
     }
     Ok(())
 }

@@ -3,21 +3,20 @@
 //! It is opened for reading. The first change opens the same inode again for writing, through /proc: all who
 //! have a volume open share one of these, and only some of them change it.
 
-use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use lacuna_transport::attr::{Attr, NewAttr};
 use lacuna_transport::extent::Extent;
 use lacuna_transport::range::ByteRange;
 use parking_lot::RwLock;
 use rustix::fs::OFlags;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 
 use super::attr::{self, Origin};
 use super::{change, extents, reopen};
 use crate::backend::OpenVolume;
+use crate::backend::descriptor::{self, CachedReads};
 use crate::error::{Error, ErrorKind, Result};
 
 /// See the module.
@@ -30,8 +29,7 @@ pub(super) struct SparseVolume {
     origin: Origin,
     /// The path it was opened by, for messages only: it may have another one by now.
     name: String,
-    /// The file system knows RWF_NOWAIT; asked for once.
-    knows_nowait: AtomicBool,
+    cached: CachedReads,
 }
 
 /// The name under which /proc shows a descriptor of this process.
@@ -47,7 +45,7 @@ impl SparseVolume {
             growth: RwLock::new(()),
             origin,
             name,
-            knows_nowait: AtomicBool::new(true),
+            cached: CachedReads::default(),
         }
     }
 
@@ -71,13 +69,6 @@ impl SparseVolume {
     fn failed(&self, verb: &str, errno: Errno) -> Error {
         Error::os(format!("cannot {verb} {}", self.name), errno)
     }
-
-    /// What is left of `buffer` lies beyond the end.
-    fn size(&self) -> Result<u64> {
-        attr::of(&self.file)
-            .map(|stat| stat.stx_size)
-            .map_err(|errno| self.failed("stat", errno))
-    }
 }
 
 impl OpenVolume for SparseVolume {
@@ -88,49 +79,14 @@ impl OpenVolume for SparseVolume {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let at = offset_after(offset, filled)?;
-            match rustix::io::pread(&self.file, &mut buffer[filled..], at) {
-                // The end of the file, now; what follows reads as zeros.
-                Ok(0) => {
-                    buffer[filled..].fill(0);
-                    break;
-                }
-                Ok(count) => filled += count,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(self.failed("read", errno)),
-            }
-        }
-        Ok(())
+        descriptor::read(self.file.as_fd(), buffer, offset).map_err(|errno| self.failed("read", errno))
     }
 
     fn read_cached(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        if !self.knows_nowait.load(Ordering::Relaxed) {
-            return Ok(0);
-        }
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let at = offset_after(offset, filled)?;
-            let mut slices = [IoSliceMut::new(&mut buffer[filled..])];
-            match rustix::io::preadv2(&self.file, &mut slices, at, ReadWriteFlags::NOWAIT) {
-                // Some file systems say 0 where they mean "not now": ask for the size.
-                Ok(0) if self.size()? > at => break,
-                Ok(0) => {
-                    buffer[filled..].fill(0);
-                    filled = buffer.len();
-                }
-                Ok(count) => filled += count,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
-                Err(Errno::OPNOTSUPP) => {
-                    self.knows_nowait.store(false, Ordering::Relaxed);
-                    break;
-                }
-                Err(errno) => return Err(self.failed("read", errno)),
-            }
-        }
-        Ok(filled)
+        let cached = self.cached.read(self.file.as_fd(), buffer, offset, || {
+            attr::of(&self.file).map(|stat| stat.stx_size)
+        });
+        cached.map_err(|errno| self.failed("read", errno))
     }
 
     fn extents(&self, range: ByteRange, runs_max: usize) -> Result<Vec<Extent>> {
@@ -143,7 +99,7 @@ impl OpenVolume for SparseVolume {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let _others = self.growth.read();
-        change::write_all(self.writer()?, bytes, offset).map_err(|errno| self.failed("write", errno))
+        descriptor::write_all(self.writer()?, bytes, offset).map_err(|errno| self.failed("write", errno))
     }
 
     fn punch(&self, range: ByteRange) -> Result<()> {
@@ -171,7 +127,7 @@ impl OpenVolume for SparseVolume {
     }
 
     fn flush(&self, data_only: bool) -> Result<()> {
-        change::flush(self.file.as_fd(), data_only).map_err(|errno| self.failed("flush", errno))
+        descriptor::flush(self.file.as_fd(), data_only).map_err(|errno| self.failed("flush", errno))
     }
 
     fn set_attr(&self, new: &NewAttr) -> Result<()> {
@@ -185,11 +141,4 @@ impl OpenVolume for SparseVolume {
     fn write_fd(&self) -> Option<BorrowedFd<'_>> {
         self.writer.get().map(AsFd::as_fd)
     }
-}
-
-fn offset_after(offset: u64, filled: usize) -> Result<u64> {
-    u64::try_from(filled)
-        .ok()
-        .and_then(|filled| offset.checked_add(filled))
-        .ok_or_else(|| Error::new(ErrorKind::Invalid, "a read ends beyond the largest offset"))
 }

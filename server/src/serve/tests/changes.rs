@@ -31,7 +31,9 @@ async fn every_change_is_done_and_answered_with_the_attributes_after_it() {
     bed.volume("v", 100, &[]);
     let on_disk = || std::fs::read(bed.folder.path().join("v")).unwrap();
     let mut client = bed.client().await;
-    let Opened { handle, attr: opened } = client.open_to_change("v").await;
+    let Opened {
+        handle, attr: opened, ..
+    } = client.open_to_change("v").await;
     let mut last = opened;
     let mut check = |attr: Attr, size: u64| {
         assert_eq!((attr.id, attr.size, attr.base), (opened.id, size, opened.base));

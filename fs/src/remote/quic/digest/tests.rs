@@ -102,6 +102,7 @@ async fn serve(connection: Connection, script: Arc<Script>, features: Features) 
                         let opened = Opened {
                             handle: Handle(100 + session),
                             attr: attr(),
+                            size_max: None,
                         };
                         (Code::Done, message::encode(&opened))
                     }
