@@ -30,6 +30,7 @@ pub mod fault;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod sparse_file;
+pub mod stream;
 
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
