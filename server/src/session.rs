@@ -23,6 +23,7 @@ mod list;
 mod map;
 mod name;
 mod read;
+mod stream;
 mod work;
 
 use std::collections::HashMap;
@@ -42,6 +43,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use self::work::Work;
+use crate::backend::stream::Stream;
 use crate::catalog::events::EventQueue;
 use crate::catalog::{OpenNode, Party};
 use crate::error::{Error, ErrorKind, Result};
@@ -101,6 +103,8 @@ pub(crate) struct Session {
     instance: OnceLock<InstanceKey>,
     work: Work,
     listings: Semaphore,
+    /// Streams that this session has had open for changes.
+    streams: Mutex<Vec<Arc<Stream>>>,
     ended: OnceLock<End>,
 }
 
@@ -134,6 +138,7 @@ impl Session {
             instance: OnceLock::new(),
             work: Work::new(),
             listings: Semaphore::new(LISTINGS_MAX),
+            streams: Mutex::default(),
             ended: OnceLock::new(),
         })
     }
@@ -163,6 +168,7 @@ impl Session {
         drop(closed.await);
         drop(serving);
         self.work.ended().await;
+        self.leave_streams();
         end
     }
 
@@ -266,6 +272,7 @@ impl Session {
         let mut handles = self.handles.lock();
         // Again: other lanes may have filled it meanwhile.
         handles.room(self.server.bounds.session_handles_max)?;
+        self.note_stream(&open);
         handles.open.insert(handle, Arc::new(open));
         self.counters.open_volumes.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -1,5 +1,6 @@
 //! `lacunad serve`
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use lacuna_transport::path::NodeName;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::Identity;
 use quinn::Endpoint;
@@ -15,7 +17,10 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::access::AllowList;
+use crate::backend::export::{Export, NamedVolume};
 use crate::backend::sparse_file::SparseFiles;
+use crate::backend::stream::options::StreamOptions;
+use crate::backend::stream::{Stream, StreamVolume};
 use crate::control::ControlSocket;
 use crate::serve::Server;
 use crate::state::DaemonLock;
@@ -38,13 +43,36 @@ pub(super) struct Serve {
     /// No client may change anything.
     #[arg(long)]
     read_only: bool,
+    #[arg(
+        long = "stream",
+        value_name = "NAME=FIFO,size=SIZE[,OPTION...]",
+        help = "A volume NAME whose bytes go into the pipe FIFO, once and in order (made if missing)",
+        long_help = STREAM_HELP
+    )]
+    streams: Vec<StreamOptions>,
+    /// Finish each stream when the last mount that had it open for writing is unmounted
+    #[arg(long, requires = "streams")]
+    finish_on_umount: bool,
     #[command(flatten)]
     state: super::State,
 }
 
+const STREAM_HELP: &str = "\
+A volume NAME whose bytes go into the pipe FIFO, once and in order. The pipe is made if it is missing. Writes land in
+a sparse spool below the state folder; ranges that are never written read zero. Nothing goes out before
+`lacuna finish`, unless the spool has no room. Options:
+
+  size=SIZE         size of the volume, which it keeps (K, M, G, T: units of 1024)
+  spool=SIZE        most bytes in the spool: beyond that the lowest go out, and a write to what is out fails with EIO
+                    [default: what its disk has room for]
+  window=SIZE       bytes behind that stay readable [default: 1M]
+  format=raw        holes as zeros [default]
+  format=lacuna     data and holes as records (docs/PROTOCOL.md)
+  finish-on-umount  as --finish-on-umount, for this stream";
+
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let backend = SparseFiles::new(&self.dir)?;
+        let folder = SparseFiles::new(&self.dir)?;
         let dir = std::fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
         let state = self.state.folder()?;
         anyhow::ensure!(
@@ -58,6 +86,7 @@ impl Serve {
         // A corrupt list is found now, not by the first client.
         let allowed = AllowList::load(&state)?.entries().count();
         raise_descriptor_limit();
+        let backend = Export::new(Arc::new(folder), self.named(&state)?)?;
         let server = Server::new(Arc::new(backend), state.clone(), self.read_only)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -74,6 +103,24 @@ impl Serve {
         // Reads of a dead disk must not keep us.
         runtime.shutdown_background();
         result
+    }
+
+    /// Volumes that are not files of the folder.
+    fn named(&self, state: &Path) -> anyhow::Result<BTreeMap<NodeName, Arc<dyn NamedVolume>>> {
+        let mut named: BTreeMap<NodeName, Arc<dyn NamedVolume>> = BTreeMap::new();
+        for options in &self.streams {
+            let mut options = options.clone();
+            options.finish_on_umount |= self.finish_on_umount;
+            let name = options.name.clone();
+            anyhow::ensure!(
+                !named.contains_key(&name),
+                "two volumes have the name '{name}': give one another"
+            );
+            let stream =
+                Stream::start(options, state).with_context(|| format!("cannot serve the stream '{name}'"))?;
+            named.insert(name, Arc::new(StreamVolume(stream)));
+        }
+        Ok(named)
     }
 }
 

@@ -144,6 +144,10 @@ async fn answer(
         Kind::Reshape | Kind::Resize | Kind::Copy | Kind::Flush | Kind::SetAttr => {
             answer_change(session, header.kind, body, &mut reply).await
         }
+        Kind::Finish => {
+            let report = session.finish(message::decode(body)?).await;
+            reply.done(report.map(|report| message::encode(&report))).await
+        }
         Kind::Create | Kind::MakeFolder | Kind::Remove | Kind::Rename | Kind::FlushFolder => {
             answer_name(session, header.kind, body, &mut reply).await
         }

@@ -5,10 +5,10 @@ use super::error_code::ErrorCode;
 use super::frame::{Code, Header, Kind, Sender};
 use super::map_page::MapPage;
 use super::message::{
-    self, Copied, CopyRequest, CreateRequest, Features, FlushRequest, HandleRequest, Hello, ListEntry,
-    ListPage, MakeFolderRequest, MapRequest, Message, OpenRequest, Opened, PathRequest, RemoveRequest,
-    RenameMode, RenameRequest, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest, Subject,
-    VolumeChanged, Welcome,
+    self, Copied, CopyRequest, CreateRequest, Features, FinishRequest, FlushRequest, HandleRequest, Hello,
+    ListEntry, ListPage, MakeFolderRequest, MapRequest, Message, OpenRequest, Opened, PathRequest,
+    RemoveRequest, RenameMode, RenameRequest, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest,
+    StreamReport, StreamState, Subject, VolumeChanged, Welcome,
 };
 use super::read::{self, ReadRequest};
 use super::write::WriteRequest;
@@ -123,17 +123,18 @@ fn numbers_of_kinds_and_errors() {
             (42, "remove"),
             (43, "rename"),
             (44, "flush-folder"),
+            (45, "finish"),
         ]
     );
     let errors: Vec<_> = ErrorCode::ALL.iter().map(|code| code.number()).collect();
-    assert_eq!(errors, (16..=35).collect::<Vec<_>>());
+    assert_eq!(errors, (16..=36).collect::<Vec<_>>());
 }
 
 #[test]
 fn hello_and_welcome() {
     let hello = Hello {
         version: 0,
-        features: Features::KNOWN,
+        features: Features(7),
         agent: "lacuna/0.1.0".into(),
         instance: Some(InstanceId([0xcd; 16])),
     };
@@ -334,6 +335,45 @@ fn replies() {
     assert_eq!(
         hex(&read::encode_reply_head(Generation(0x0102))),
         "0201000000000000"
+    );
+}
+
+#[test]
+fn streams() {
+    assert_eq!(Features::STREAMS, Features(32));
+    pin(
+        &FinishRequest {
+            path: NodePath::new(b"s").unwrap(),
+            finish: true,
+        },
+        "824173f5",
+    );
+    let report = StreamReport {
+        state: StreamState::Failed,
+        size: 1 << 34,
+        position: 70_000,
+        readable_from: 4096,
+        held_bytes: 8192,
+        spool_bytes_max: Some(1 << 20),
+        window_bytes: 65_536,
+        refused: 3,
+        enough_bytes: Some(1 << 21),
+        note: Some("x".to_owned()),
+    };
+    pin(
+        &report,
+        "8a031b00000004000000001a000111701910001920001a001000001a00010000031a002000006178",
+    );
+    let open = StreamReport {
+        state: StreamState::Open,
+        spool_bytes_max: None,
+        enough_bytes: None,
+        note: None,
+        ..report
+    };
+    pin(
+        &open,
+        "88001b00000004000000001a00011170191000192000f61a0001000003",
     );
 }
 
