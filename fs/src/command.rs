@@ -5,6 +5,7 @@ mod change;
 pub mod connect;
 pub mod create;
 pub mod daemon;
+pub mod finish;
 pub mod key;
 pub mod mount;
 pub mod mount_helper;
@@ -70,6 +71,8 @@ pub enum Command {
     Punch(wipe::PunchArgs),
     /// Make a volume, or a range of it, all hole or zeros; its size stays
     Wipe(wipe::WipeArgs),
+    /// Have all of a stream go into its pipe, and end it
+    Finish(finish::FinishArgs),
     /// Show the counters and state of live mounts
     Status(status::StatusArgs),
 }
@@ -89,6 +92,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Rm(args) => rm::rm(&cli.global, &args),
         Command::Punch(args) => wipe::punch(&cli.global, &args),
         Command::Wipe(args) => wipe::wipe(&cli.global, &args),
+        Command::Finish(args) => finish::finish(&cli.global, &args),
         Command::Status(args) => status::status(&cli.global, &args),
     }
 }

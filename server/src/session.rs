@@ -106,6 +106,8 @@ pub(crate) struct Session {
     /// Streams that this session has had open for changes.
     streams: Mutex<Vec<Arc<Stream>>>,
     ended: OnceLock<End>,
+    /// Set with it: the client had said goodbye by then.
+    left: OnceLock<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +142,7 @@ impl Session {
             listings: Semaphore::new(LISTINGS_MAX),
             streams: Mutex::default(),
             ended: OnceLock::new(),
+            left: OnceLock::new(),
         })
     }
 
@@ -205,6 +208,7 @@ impl Session {
     /// learn nothing but that the connection is lost.
     fn end(&self, end: End) -> End {
         let end = self.ended.get_or_init(|| end).clone();
+        self.left.get_or_init(|| self.was_left());
         self.connection.close(end.code.code(), end.text.as_bytes());
         end
     }

@@ -42,12 +42,18 @@ impl Session {
         }
     }
 
-    /// The session is over, and nothing of it is under way.
-    pub(super) fn leave_streams(&self) {
+    /// True if the client has said goodbye, and will not come back. To be asked before this side closes the
+    /// connection too: then that is the reason.
+    pub(super) fn was_left(&self) -> bool {
         let reason = self.connection.close_reason();
         let reason = reason.as_ref().and_then(CloseCode::of);
         // With a text: the client closed it for a reason, and comes back.
-        let clean = reason.is_some_and(|(code, text)| code == CloseCode::Done && text.is_empty());
+        reason.is_some_and(|(code, text)| code == CloseCode::Done && text.is_empty())
+    }
+
+    /// The session is over, and nothing of it is under way.
+    pub(super) fn leave_streams(&self) {
+        let clean = self.left.get().is_some_and(|left| *left);
         let streams: Vec<Arc<Stream>> = std::mem::take(&mut self.streams.lock());
         for stream in streams {
             stream.writer_left(self.number, clean);
