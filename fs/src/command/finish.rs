@@ -36,7 +36,7 @@ pub struct FinishArgs {
     json: bool,
 }
 
-/// A stream, as shown. Numbers but `refused` are bytes.
+/// A stream, as shown. Numbers are bytes.
 #[derive(Debug, Serialize)]
 pub(super) struct ShownStream {
     state: &'static str,
@@ -45,7 +45,7 @@ pub(super) struct ShownStream {
     held_bytes: u64,
     spool_bytes_max: Option<u64>,
     window_bytes: u64,
-    refused: u64,
+    refused_bytes: u64,
     enough_bytes: Option<u64>,
     note: Option<String>,
 }
@@ -59,7 +59,7 @@ impl ShownStream {
             held_bytes: report.held_bytes,
             spool_bytes_max: report.spool_bytes_max,
             window_bytes: report.window_bytes,
-            refused: report.refused,
+            refused_bytes: report.refused_bytes,
             enough_bytes: report.enough_bytes,
             note: report.note,
         }
@@ -87,9 +87,9 @@ impl ShownStream {
             Some(enough) => writeln!(
                 out,
                 "refused:    {}; spool={enough} would have been enough",
-                self.refused
+                self.refused_bytes
             ),
-            None => writeln!(out, "refused:    {}", self.refused),
+            None => writeln!(out, "refused:    {}", self.refused_bytes),
         }
     }
 }
@@ -125,11 +125,11 @@ pub fn finish(global: &Global, args: &FinishArgs) -> anyhow::Result<()> {
             printable(&done.volume),
             done.size
         )?;
-        match (done.stream.refused, done.stream.enough_bytes) {
+        match (done.stream.refused_bytes, done.stream.enough_bytes) {
             (1.., Some(enough)) => writeln!(
                 out,
-                "; {} changes came too late and are not in it: spool={enough} would have been enough",
-                done.stream.refused
+                "; {} bytes came too late and are not in it: spool={enough} would have been enough",
+                done.stream.refused_bytes
             ),
             _ => writeln!(out),
         }

@@ -215,7 +215,7 @@ impl Stream {
             held_bytes: core.held_bytes(),
             spool_bytes_max: options.spool_bytes_max,
             window_bytes: options.window_bytes,
-            refused: core.refused(),
+            refused_bytes: core.refused_bytes(),
             enough_bytes: core.enough_bytes(),
             note,
         }
@@ -284,26 +284,33 @@ impl Shared {
     fn admit(&self, range: ByteRange, frees: bool) -> Result<Ticket> {
         let begun = Instant::now();
         let mut state = self.state.lock();
+        let named = state.core.enough_bytes();
         let mut verdict = state.core.ask(range, frees);
         loop {
             match verdict {
                 Verdict::Taken(ticket) => return Ok(ticket),
                 Verdict::Refused(refusal) => {
                     self.changed.notify_all();
-                    return Err(self.refused(range, refusal, &state));
+                    let error = self.refused(range, refusal, &state);
+                    // Once for each spool that it names: there may be thousands.
+                    match state.core.enough_bytes() == named {
+                        true => tracing::debug!("{error}"),
+                        false => tracing::warn!("{error}"),
+                    }
+                    return Err(error);
                 }
                 Verdict::Waits(ticket) => {
                     // The one who emits makes room for it.
                     self.changed.notify_all();
                     let stalled = begun.max(state.progress) + self.patience.stall;
                     let until = stalled.min(begun + self.patience.all);
-                    let timed_out = self.changed.wait_until(&mut state, until).timed_out();
-                    verdict = state.core.again(ticket);
-                    if timed_out && matches!(verdict, Verdict::Waits(_)) && has_passed(until) {
+                    if Instant::now() >= until {
                         state.core.withdraw(ticket);
                         self.changed.notify_all();
                         return Err(self.no_room(&state));
                     }
+                    self.changed.wait_until(&mut state, until);
+                    verdict = state.core.again(ticket);
                 }
             }
         }
@@ -312,14 +319,10 @@ impl Shared {
     fn refused(&self, range: ByteRange, refusal: Refusal, state: &State) -> Error {
         let name = &self.options.name;
         let text = match refusal {
-            Refusal::Out { enough_bytes } => {
-                let text = format!(
-                    "{range} of the stream '{name}' comes too late: all up to {} is out; spool={enough_bytes} would have been enough",
-                    state.core.position()
-                );
-                tracing::warn!("{text}");
-                text
-            }
+            Refusal::Out { enough_bytes } => format!(
+                "{range} of the stream '{name}' comes too late: all up to {} is out; spool={enough_bytes} would have been enough",
+                state.core.position()
+            ),
             Refusal::Finished => format!("the stream '{name}' is finished and takes nothing any more"),
             Refusal::Failed => format!(
                 "the spool of the stream '{name}' is full, and nothing goes out any more: {}",
@@ -351,10 +354,6 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-fn has_passed(moment: Instant) -> bool {
-    Instant::now() >= moment
 }
 
 /// A change that was taken; it has landed when this is dropped, whatever came of it.

@@ -52,7 +52,10 @@ fn an_ext4_without_a_bound() -> Result<()> {
     fill(&stage)?;
     let expected = fs::read(stage.volume())?;
     let report = stage.stream()?;
-    ensure!(report["position"] == 0 && report["refused"] == 0, "{report}");
+    ensure!(
+        report["position"] == 0 && report["refused_bytes"] == 0,
+        "{report}"
+    );
     let out = stage.finish(stage.reader())?;
     ensure_equal(&out, &expected)?;
     ensure_filled(&stage, &out)
@@ -66,7 +69,7 @@ fn an_ext4_with_the_spool_that_a_tight_one_names() -> Result<()> {
         // mkfs writes back to the front at the end: that is too late here, and it says so or the mount does.
         let filled = fill(&tight);
         let report = tight.stream()?;
-        ensure!(number(&report["refused"])? > 0, "{report}, {filled:?}");
+        ensure!(number(&report["refused_bytes"])? > 0, "{report}, {filled:?}");
         ensure!(
             report["state"] == "open",
             "the stream as a whole failed: {report}"
@@ -80,7 +83,7 @@ fn an_ext4_with_the_spool_that_a_tight_one_names() -> Result<()> {
     let reader = stage.reader();
     fill(&stage)?;
     let report = stage.stream()?;
-    ensure!(report["refused"] == 0, "with {spool}: {report}");
+    ensure!(report["refused_bytes"] == 0, "with {spool}: {report}");
     let out = stage.finish(reader)?;
     ensure_filled(&stage, &out)
 }
@@ -107,7 +110,7 @@ fn partition_and_convert(options: &str) -> Result<()> {
     command::tool("qemu-img", convert.into_iter().chain(paths))?;
     fs::File::open(&volume)?.sync_all()?;
     let report = stage.stream()?;
-    ensure!(report["refused"] == 0, "{report}");
+    ensure!(report["refused_bytes"] == 0, "{report}");
     let out = stage.finish(reader)?;
     let found = fs::read(&out)?;
     let expected = fs::read(&image)?;

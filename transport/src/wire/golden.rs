@@ -356,7 +356,7 @@ fn streams() {
         held_bytes: 8192,
         spool_bytes_max: Some(1 << 20),
         window_bytes: 65_536,
-        refused: 3,
+        refused_bytes: 3,
         enough_bytes: Some(1 << 21),
         note: Some("x".to_owned()),
     };

@@ -387,7 +387,7 @@ impl StreamState {
     }
 }
 
-/// Answers `Finish`. All numbers but the last are bytes.
+/// Answers `Finish`. All numbers are bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct StreamReport {
     #[n(0)]
@@ -408,9 +408,9 @@ pub struct StreamReport {
     pub spool_bytes_max: Option<u64>,
     #[n(6)]
     pub window_bytes: u64,
-    /// Changes that came too late.
+    /// Of changes that came too late; each once, in whole blocks of 4 KiB.
     #[n(7)]
-    pub refused: u64,
+    pub refused_bytes: u64,
     /// A spool that would have taken them.
     #[n(8)]
     pub enough_bytes: Option<u64>,

@@ -21,8 +21,8 @@
 //!   than to its own start; if that is not enough it is taken over the bound (one change), and goes out next.
 //! * Without a bound nothing is claimed before the stream is finished.
 //!
-//! The spool is counted in blocks of [`BLOCK_BYTES`]. That takes about 50 bytes of memory for each run of
-//! blocks that are held, so at worst one byte for 80 in the spool.
+//! The spool is counted in blocks of [`BLOCK_BYTES`]. A run of blocks takes about 50 bytes of memory, so at
+//! worst there is one byte for 80 in the spool.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -116,7 +116,8 @@ pub(super) struct Core {
     landing: BTreeMap<Ticket, ByteRange>,
     waiting: VecDeque<Waiting>,
     tickets: u64,
-    refused: u64,
+    /// Blocks of changes that came too late.
+    late: Runs,
     enough_bytes: Option<u64>,
 }
 
@@ -133,7 +134,7 @@ impl Core {
             landing: BTreeMap::new(),
             waiting: VecDeque::new(),
             tickets: 0,
-            refused: 0,
+            late: Runs::default(),
             enough_bytes: None,
         }
     }
@@ -172,9 +173,9 @@ impl Core {
         self.held.bytes()
     }
 
-    /// Changes that were refused because they came too late.
-    pub(super) const fn refused(&self) -> u64 {
-        self.refused
+    /// Bytes, in blocks, of changes that were refused because they came too late; each once.
+    pub(super) const fn refused_bytes(&self) -> u64 {
+        self.late.bytes()
     }
 
     /// A spool of so many bytes would have taken all of those.
@@ -326,7 +327,8 @@ impl Core {
 
     fn refuse(&mut self, range: ByteRange, refusal: Refusal) -> Verdict {
         if let Refusal::Out { enough_bytes } = refusal {
-            self.refused += 1;
+            let (late, _) = range.split_at(self.claimed);
+            self.late.insert(late.align_out(BLOCK_BYTES));
             self.enough_bytes = self.enough_bytes.max(Some(enough_bytes));
             self.written.insert(range.align_out(BLOCK_BYTES));
         }

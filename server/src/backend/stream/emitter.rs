@@ -205,7 +205,10 @@ impl Emitter {
                     self.pipe = None;
                     self.spool.forget_mark()?;
                 }
-                Wrote::ReaderGone => return Err(self.reader_gone().into()),
+                Wrote::ReaderGone => {
+                    self.pipe = None;
+                    return Err(self.reader_gone().into());
+                }
             }
         }
     }
@@ -252,8 +255,7 @@ impl Emitter {
 
     fn fail(&mut self, error: &Error) {
         tracing::error!(stream = %self.shared.options.name, %error, "the stream failed");
-        // Whoever reads must not take what is there for all.
-        self.pipe = None;
+        // The pipe stays open: whoever reads it would take its end for that of the stream.
         let mut state = self.shared.state.lock();
         state.core.fail();
         state.note = Some(error.to_string());

@@ -121,7 +121,7 @@ fn what_was_written_comes_out_once_it_is_finished() {
     let reader = bed.reader();
     let report = open.finished();
     assert_eq!(reader.join().unwrap(), model.0);
-    assert_eq!((report.position, report.refused), (SIZE, 0));
+    assert_eq!((report.position, report.refused_bytes), (SIZE, 0));
     assert!(!bed.spool().exists(), "the spool is left behind");
     let late = open.volume.write_at(b"x", SIZE - 1).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Refused);
@@ -184,7 +184,7 @@ fn a_tight_spool_lets_the_lowest_out_and_refuses_what_comes_too_late() {
     assert!(late.to_string().contains(&format!("spool={enough}")), "{late}");
     let report = open.finished();
     assert!(reader.join().unwrap() == model.0);
-    assert_eq!(report.refused, 1);
+    assert_eq!(report.refused_bytes, 4096);
 
     let again = Bed::new(Some(enough), MIB / 4, Format::Raw);
     let (open, mut model) = (again.start(), Model::new());
