@@ -99,6 +99,8 @@ pub(crate) struct Session {
     counters: Arc<Counters>,
     handles: Mutex<Handles>,
     party: Party,
+    /// Set by a hello.
+    features: OnceLock<Features>,
     /// Set by a hello that names one.
     instance: OnceLock<InstanceKey>,
     work: Work,
@@ -137,6 +139,7 @@ impl Session {
                 session: number,
                 events: Arc::new(EventQueue::default()),
             },
+            features: OnceLock::new(),
             instance: OnceLock::new(),
             work: Work::new(),
             listings: Semaphore::new(LISTINGS_MAX),

@@ -104,6 +104,31 @@ fn a_client_that_is_killed_does_not_finish_it() -> Result<()> {
 }
 
 #[test]
+fn a_mount_that_lost_something_does_not_finish_it() -> Result<()> {
+    let stage = Stage::new("size=64M,spool=33M,finish-on-umount", &[])?;
+    let reader = stage.reader();
+    let file = stage.mount.open_for_writing("disk")?;
+    let mut expected = vec![1; 48 << 20];
+    file.write_all_at(&expected, 0)?;
+    file.sync_all()?;
+    file.write_all_at(&[2; 4096], 0)?;
+    drop(file);
+    let mut umount = stage.mount.client().command()?;
+    let ended = command::finish(umount.arg("umount").arg(stage.mount.path()))?;
+    ensure!(
+        ended.code == Some(1) && ended.stderr.contains("disk"),
+        "what was lost is not told: {ended:?}"
+    );
+    wait::until("the client to end", wait::LIMIT, || {
+        Ok(!stage.mount.is_mounted()?)
+    })?;
+    let report = stage.stream()?;
+    ensure!(report["state"] == "open", "{report}");
+    expected.resize(64 << 20, 0);
+    ensure_equal(&stage.finish(reader)?, &expected)
+}
+
+#[test]
 fn a_server_that_is_killed_before_anything_went_out_goes_on() -> Result<()> {
     let (mut stage, mut expected) = written("size=4M", &[], b"here")?;
     let file = stage.mount.open_for_writing("disk")?;
