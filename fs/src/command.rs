@@ -5,6 +5,7 @@ mod change;
 pub mod connect;
 pub mod create;
 pub mod daemon;
+pub mod finish;
 pub mod key;
 pub mod mount;
 pub mod mount_helper;
@@ -77,6 +78,8 @@ pub enum Command {
     Pull(pull::PullArgs),
     /// Upload into a volume, holes as holes
     Push(push::PushArgs),
+    /// Have all of a stream go into its pipe, and end it
+    Finish(finish::FinishArgs),
     /// Show the counters and state of live mounts
     Status(status::StatusArgs),
 }
@@ -98,6 +101,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Wipe(args) => wipe::wipe(&cli.global, &args),
         Command::Pull(args) => pull::pull(&cli.global, &args),
         Command::Push(args) => push::push(&cli.global, &args),
+        Command::Finish(args) => finish::finish(&cli.global, &args),
         Command::Status(args) => status::status(&cli.global, &args),
     }
 }

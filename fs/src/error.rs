@@ -38,6 +38,8 @@ pub enum ErrorKind {
     TooLarge,
     /// The storage refuses it to anyone.
     NotPermitted,
+    /// The server will never take these bytes: too late for a stream.
+    Refused,
     /// The server's storage failed, or this machine's.
     Io,
     Unsupported,
@@ -87,6 +89,7 @@ impl ErrorKind {
             Self::NoAttribute => Errno::NODATA,
             Self::Interrupted => Errno::INTR,
             Self::Io
+            | Self::Refused
             | Self::Disconnected
             | Self::TimedOut
             | Self::NotAllowed
@@ -120,6 +123,7 @@ impl From<ErrorCode> for ErrorKind {
             ErrorCode::CrossDevice => Self::CrossDevice,
             ErrorCode::TooLarge => Self::TooLarge,
             ErrorCode::NotPermitted => Self::NotPermitted,
+            ErrorCode::Refused => Self::Refused,
         }
     }
 }

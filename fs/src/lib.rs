@@ -30,7 +30,7 @@ pub mod overlay;
 pub mod readahead;
 pub mod remote;
 pub mod run_map;
-pub mod size;
+pub use lacuna_transport::size;
 #[cfg(feature = "quic")]
 pub mod state;
 #[cfg(feature = "quic")]

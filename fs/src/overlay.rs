@@ -12,7 +12,7 @@
 //!
 //! Invariants: patches do not overlap, so the order in which they are sent does not matter and sending one
 //! again is harmless; no two batches on the wire overlap, so an older content can never arrive after a newer
-//! one; a byte leaves the overlay only by a flush, a cut or a truncation.
+//! one; a byte leaves the overlay only by a flush, a cut, a truncation or a refusal.
 //!
 //! Left out on purpose: the size of the volume and what lies below (see `volume`).
 
@@ -312,6 +312,23 @@ impl Overlay {
         for range in self.off_wire(batch) {
             self.restage(range, Stage::Sending(batch), Stage::Applied(answer));
         }
+    }
+
+    /// The server will never take this part of the batch: it is dropped, but for what is newer by now. Returns how
+    /// many bytes of data that is. The rest of the batch is still to be answered.
+    pub fn refused(&mut self, batch: BatchId, range: ByteRange) -> u64 {
+        self.split(range.start());
+        self.split(range.end());
+        let starts: Vec<u64> = self
+            .touching(range)
+            .filter(|(_, patch)| patch.stage == Stage::Sending(batch))
+            .map(|(start, _)| start)
+            .collect();
+        let before = self.unsent_bytes();
+        for start in starts {
+            self.take_out(start);
+        }
+        before - self.unsent_bytes()
     }
 
     /// The batch came to nothing, or nobody knows.

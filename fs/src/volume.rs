@@ -13,12 +13,14 @@
 //! * what was acknowledged stays in the overlay until it is flushed at the server.
 //!
 //! The parts: `read` (plan and gather), `flight` (fetch and share), `map` (fetch and seek), `write` (take
-//! in), `write_back` (send and flush), `reshape` (changes that wait for the server).
+//! in), `write_back` (send and flush), `refused` (what the server never takes),
+//! `reshape` (changes that wait for the server).
 
 pub mod flight;
 pub mod map;
 pub mod notices;
 pub mod read;
+mod refused;
 pub mod reshape;
 pub mod shared;
 pub mod write;

@@ -32,6 +32,7 @@ pub mod fault;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod sparse_file;
+pub mod stream;
 
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
@@ -45,6 +46,7 @@ use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::message::RenameMode;
 
+use self::stream::Stream;
 use crate::error::Result;
 
 /// An export. The `generation` of every [`Attr`] it returns is 0: see [`crate::catalog`].
@@ -164,6 +166,11 @@ pub trait OpenVolume: Debug + Send + Sync + 'static {
 
     /// As [`Backend::set_attr`].
     fn set_attr(&self, new: &NewAttr) -> Result<()>;
+
+    /// The stream that this volume is, if it is one.
+    fn stream(&self) -> Option<&Arc<Stream>> {
+        None
+    }
 
     /// A descriptor open for reading: for inotify, and for copies within the kernel.
     fn read_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -55,6 +55,8 @@ pub enum ErrorKind {
     TooLarge,
     /// Refused to anyone: an immutable file, an owner that only root can give.
     NotPermitted,
+    /// Too late, and never taken: what a stream has sent out already.
+    Refused,
 }
 
 /// An error with its context. `Display` is one line that says what happened, to what, and why.
@@ -159,6 +161,7 @@ impl ErrorKind {
             Self::CrossDevice => ErrorCode::CrossDevice,
             Self::TooLarge => ErrorCode::TooLarge,
             Self::NotPermitted => ErrorCode::NotPermitted,
+            Self::Refused => ErrorCode::Refused,
             // These concern whoever runs the daemon; that one reaches a client is our bug.
             Self::Internal | Self::InUse | Self::Corrupt => ErrorCode::Internal,
         }
@@ -187,6 +190,7 @@ impl ErrorKind {
             ErrorCode::CrossDevice => Self::CrossDevice,
             ErrorCode::TooLarge => Self::TooLarge,
             ErrorCode::NotPermitted => Self::NotPermitted,
+            ErrorCode::Refused => Self::Refused,
         }
     }
 }

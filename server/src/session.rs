@@ -24,6 +24,7 @@ mod list;
 mod map;
 mod name;
 mod read;
+mod stream;
 mod work;
 
 use std::collections::HashMap;
@@ -43,6 +44,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use self::work::Work;
+use crate::backend::stream::Stream;
 use crate::catalog::events::EventQueue;
 use crate::catalog::{OpenNode, Party};
 use crate::error::{Error, ErrorKind, Result};
@@ -98,11 +100,17 @@ pub(crate) struct Session {
     counters: Arc<Counters>,
     handles: Mutex<Handles>,
     party: Party,
+    /// Set by a hello.
+    features: OnceLock<Features>,
     /// Set by a hello that names one.
     instance: OnceLock<InstanceKey>,
     work: Work,
     listings: Semaphore,
+    /// Streams that this session has had open for changes.
+    streams: Mutex<Vec<Arc<Stream>>>,
     ended: OnceLock<End>,
+    /// Set with it: the client had said goodbye by then.
+    left: OnceLock<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -132,10 +140,13 @@ impl Session {
                 session: number,
                 events: Arc::new(EventQueue::default()),
             },
+            features: OnceLock::new(),
             instance: OnceLock::new(),
             work: Work::new(),
             listings: Semaphore::new(LISTINGS_MAX),
+            streams: Mutex::default(),
             ended: OnceLock::new(),
+            left: OnceLock::new(),
         })
     }
 
@@ -164,6 +175,7 @@ impl Session {
         drop(closed.await);
         drop(serving);
         self.work.ended().await;
+        self.leave_streams();
         end
     }
 
@@ -200,6 +212,7 @@ impl Session {
     /// learn nothing but that the connection is lost.
     fn end(&self, end: End) -> End {
         let end = self.ended.get_or_init(|| end).clone();
+        self.left.get_or_init(|| self.was_left());
         self.connection.close(end.code.code(), end.text.as_bytes());
         end
     }
@@ -267,6 +280,7 @@ impl Session {
         let mut handles = self.handles.lock();
         // Again: other lanes may have filled it meanwhile.
         handles.room(self.server.bounds.session_handles_max)?;
+        self.note_stream(&open);
         handles.open.insert(handle, Arc::new(open));
         self.counters.open_volumes.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -7,6 +7,7 @@
 //! * [`wire`]: bytes to values and back, without IO and without a runtime.
 //! * [`compression`] (feature `compression`): packs payloads and unpacks them.
 //! * [`records`]: a volume as a stream of records, for pipes and files.
+//! * [`size`]: sizes as people write them, for the commands of both sides.
 //! * [`quic`] (feature `quic`): identities, TLS, endpoints and frames on streams.
 //!
 //! What a request *means* lives elsewhere: in `lacuna` (client) and `lacuna-server`.
@@ -24,4 +25,5 @@ pub mod path;
 pub mod quic;
 pub mod range;
 pub mod records;
+pub mod size;
 pub mod wire;

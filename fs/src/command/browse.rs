@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::Global;
 use super::connect::ask;
+use super::finish::ShownStream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::mount_options::TIMEOUT_DEFAULT;
@@ -54,6 +55,15 @@ struct Shown {
     generation: u64,
 }
 
+/// A node with what is known of it beyond its attributes.
+#[derive(Debug, Serialize)]
+struct ShownAlone {
+    #[serde(flatten)]
+    node: Shown,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<ShownStream>,
+}
+
 /// One extent, as shown. Offsets and lengths are in bytes.
 #[derive(Debug, Serialize)]
 struct ShownExtent {
@@ -96,16 +106,25 @@ pub fn ls(global: &Global, args: &LsArgs) -> anyhow::Result<()> {
 }
 
 pub fn stat(global: &Global, args: &StatArgs) -> anyhow::Result<()> {
-    let node = ask(
+    let found = ask(
         global,
         &args.location,
         TIMEOUT_DEFAULT,
         async |remote, location| {
             let path = &location.path;
-            Ok(shown(&path.to_string(), &remote.stat(path).await?))
+            let attr = remote.stat(path).await?;
+            let stream = match attr.kind {
+                NodeKind::Volume => remote.finish(path, false).await.ok(),
+                NodeKind::Folder => None,
+            };
+            Ok(ShownAlone {
+                node: shown(&path.to_string(), &attr),
+                stream: stream.map(ShownStream::new),
+            })
         },
     )?;
-    print(args.json, &node, |out| {
+    print(args.json, &found, |out| {
+        let node = &found.node;
         writeln!(out, "name:       {}", printable(&node.name))?;
         writeln!(out, "kind:       {}", node.kind)?;
         writeln!(out, "size:       {}", node.size)?;
@@ -113,7 +132,8 @@ pub fn stat(global: &Global, args: &StatArgs) -> anyhow::Result<()> {
         writeln!(out, "mode:       {}", node.mode)?;
         writeln!(out, "owner:      {}:{}", node.uid, node.gid)?;
         writeln!(out, "modified:   {}", node.modified)?;
-        writeln!(out, "generation: {}", node.generation)
+        writeln!(out, "generation: {}", node.generation)?;
+        found.stream.as_ref().map_or(Ok(()), |stream| stream.write(out))
     })
 }
 

@@ -28,7 +28,7 @@ use crate::fuse::notify;
 use crate::location::Location;
 use crate::mount_options::{MountOptions, TIMEOUT_DEFAULT};
 use crate::remote::Remote;
-use crate::remote::link::Link;
+use crate::remote::link::{Link, LinkState};
 use crate::remote::quic::QuicRemote;
 use crate::state::StateDir;
 use crate::status::{MountName, MountStatus};
@@ -198,6 +198,11 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     fs.shared().notices.close();
     fs.shared().close();
     let saved = save::at_the_end(&fs, &job.source, job.options.timeout).await;
+    if saved.is_err()
+        && let LinkState::Connected(session) = link.state()
+    {
+        session.close_unsaved();
+    }
     if tokio::time::timeout(GOODBYE, link.close_and_wait())
         .await
         .is_err()

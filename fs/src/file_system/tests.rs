@@ -10,7 +10,7 @@ mod races;
 
 use super::changes::Reach;
 use super::*;
-use crate::remote::memory::MemoryRemote;
+use crate::remote::memory::{Delays, MemoryRemote};
 use crate::volume::write::WriteNow;
 
 const CACHE: u64 = 16 << 20;
@@ -475,4 +475,93 @@ async fn a_renamed_folder_takes_what_is_below_along() {
     let rename = fs.rename((NodeId::ROOT, &x), (NodeId::ROOT, &y), RenameMode::Replace);
     assert_eq!(rename.await.unwrap_err().kind(), ErrorKind::NotFound);
     fs.close(open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_too_late_is_lost_alone_and_told_once_to_each_handle() {
+    let remote = MemoryRemote::default();
+    let (fs, id, open) = created(&remote).await;
+    let (other, _) = fs.open(id, Access::ReadWrite).await.unwrap();
+    write(&fs, open, 0, &[1; 1 << 20]).await.unwrap();
+    fs.flush(open, false).await.unwrap();
+    let position = 100 * 4096 + 5;
+    remote.refuse_below(position);
+    // One batch: two that are too late, one across the position, one that is not.
+    for (start, len) in [(0, 100), (8192, 4096), (99 * 4096, 5 * 4096), (200 * 4096, 10)] {
+        write(&fs, open, start, &vec![2; len]).await.unwrap();
+    }
+    let batches = remote.writes();
+    assert_eq!(
+        fs.flush(open, false).await.unwrap_err().kind(),
+        ErrorKind::Refused
+    );
+    assert!(
+        remote.writes() - batches < 40,
+        "{} requests",
+        remote.writes() - batches
+    );
+    fs.flush(open, false).await.unwrap();
+    assert_eq!(fs.drain(other).await.unwrap_err().kind(), ErrorKind::Refused);
+    fs.drain(other).await.unwrap();
+    let mut expected = vec![1; 1 << 20];
+    // From the first page that begins after the position on.
+    expected[101 * 4096..104 * 4096].fill(2);
+    expected[200 * 4096..200 * 4096 + 10].fill(2);
+    assert!(remote.content(&path("v")).unwrap().bytes(at(0, 1 << 20)) == expected);
+    assert!(
+        bytes(&fs, open, at(0, 1 << 20)).await == expected,
+        "what was lost is still shown"
+    );
+    assert_eq!(fs.shared.counters.lost_bytes.value(), 100 + 4096 + 2 * 4096);
+    // Later writes are as ever.
+    write(&fs, open, 300 * 4096, &[3; 10]).await.unwrap();
+    fs.flush(open, false).await.unwrap();
+    let (late, _) = fs.open(id, Access::ReadWrite).await.unwrap();
+    fs.drain(late).await.unwrap();
+    assert_eq!(fs.open_volumes().remove(0).unflushed_bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_write_to_what_is_refused_is_judged_by_itself() {
+    let remote = MemoryRemote::default();
+    let (fs, _, open) = created(&remote).await;
+    write(&fs, open, 0, &[1; 8192]).await.unwrap();
+    fs.flush(open, false).await.unwrap();
+    remote.refuse_below(8192);
+    remote.delay(Delays {
+        answer: Duration::from_secs(1),
+        ..Delays::default()
+    });
+    write(&fs, open, 0, &[2; 8192]).await.unwrap();
+    write(&fs, open, 1 << 20, &[3; 10]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // On the wire by now; and the stream is another one.
+    write(&fs, open, 100, &[4; 10]).await.unwrap();
+    remote.refuse_below(0);
+    assert_eq!(
+        fs.flush(open, false).await.unwrap_err().kind(),
+        ErrorKind::Refused
+    );
+    let content = remote.content(&path("v")).unwrap();
+    assert_eq!(content.bytes(at(100, 10)), [4; 10]);
+    assert_eq!(content.bytes(at(1 << 20, 10)), [3; 10]);
+    assert_eq!(bytes(&fs, open, at(100, 10)).await, [4; 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn holes_that_come_too_late_are_refused_alone() {
+    let remote = MemoryRemote::default();
+    let (fs, _, open) = created(&remote).await;
+    write(&fs, open, 0, &[1; 1 << 20]).await.unwrap();
+    fs.flush(open, false).await.unwrap();
+    remote.refuse_below(4096);
+    let punched = fs.reshape(open, Reshape::Punch, at(0, 8192), false).await;
+    assert_eq!(punched.unwrap_err().kind(), ErrorKind::Refused);
+    fs.reshape(open, Reshape::Punch, at(4096, 8192), false)
+        .await
+        .unwrap();
+    fs.flush(open, false).await.unwrap();
+    let content = remote.content(&path("v")).unwrap();
+    assert_eq!(content.bytes(at(0, 4096)), [1; 4096]);
+    assert_eq!(content.bytes(at(4096, 8192)), [0; 8192]);
 }

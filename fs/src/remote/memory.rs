@@ -162,6 +162,8 @@ struct State {
     delays: Delays,
     fail_flush: Option<ErrorKind>,
     lacks: Features,
+    /// Changes that begin below it are too late.
+    refuse_below: u64,
 }
 
 /// How long things take at the server.
@@ -273,6 +275,11 @@ impl MemoryRemote {
         self.state.lock().lose_answers = count;
     }
 
+    /// Refuses changes that begin below `offset`, for good, as a stream does.
+    pub fn refuse_below(&self, offset: u64) {
+        self.state.lock().refuse_below = offset;
+    }
+
     pub fn delay(&self, delays: Delays) {
         self.state.lock().delays = delays;
     }
@@ -319,6 +326,14 @@ impl MemoryRemote {
             Some(kind) => Err(Error::new(kind, "made to fail")),
             None => Ok(state),
         }
+    }
+
+    fn check_place(&self, ranges: &[ByteRange]) -> Result<()> {
+        let below = self.state.lock().refuse_below;
+        if ranges.iter().any(|range| range.start() < below) {
+            return Err(Error::new(ErrorKind::Refused, "too late"));
+        }
+        Ok(())
     }
 
     fn ask<T>(&self, id: u64, answer: impl FnOnce(u64, &Content) -> T) -> Result<T> {
@@ -564,6 +579,7 @@ impl Remote for MemoryRemote {
         slices: Vec<Slice>,
     ) -> Result<Attr> {
         self.writes.fetch_add(1, Ordering::Relaxed);
+        self.check_place(&ranges)?;
         let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.as_ref().to_vec()).collect();
         self.apply(volume.id, boot, |content| {
             let mut rest = &bytes[..];
@@ -585,6 +601,7 @@ impl Remote for MemoryRemote {
         range: ByteRange,
         grow: bool,
     ) -> Result<Attr> {
+        self.check_place(&[range])?;
         self.apply(volume.id, boot, |content| {
             let size = if grow {
                 content.size.max(range.end())

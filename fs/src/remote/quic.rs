@@ -24,8 +24,8 @@ use lacuna_transport::wire::error_code::ErrorCode;
 use lacuna_transport::wire::frame::{Code, Kind};
 use lacuna_transport::wire::map_page::MapPage;
 use lacuna_transport::wire::message::{
-    self, CreateRequest, Features, HandleRequest, ListPage, MakeFolderRequest, MapRequest, OpenRequest,
-    Opened, PathRequest, RemoveRequest, RenameMode, RenameRequest, Reshape,
+    self, CreateRequest, Features, FinishRequest, HandleRequest, ListPage, MakeFolderRequest, MapRequest,
+    OpenRequest, Opened, PathRequest, RemoveRequest, RenameMode, RenameRequest, Reshape, StreamReport,
 };
 use lacuna_transport::wire::read::ReadRequest;
 use parking_lot::Mutex;
@@ -223,6 +223,24 @@ async fn open(
         ));
     }
     Ok(opened)
+}
+
+impl QuicRemote {
+    /// How far a volume that is a stream is; with `finish` it is to be finished too. `Unsupported`: it is none.
+    pub async fn finish(&self, path: &NodePath, finish: bool) -> Result<StreamReport> {
+        let request = FinishRequest {
+            path: path.clone(),
+            finish,
+        };
+        let knows_streams = |session: &Session| session.welcome.features.contains(Features::STREAMS);
+        retrying!(self, format!("finish {path}"), |session| async {
+            if !knows_streams(session) {
+                let text = "the server has no streams: update it".to_owned();
+                return Err(RequestError::Failed(ErrorCode::Unsupported, text));
+            }
+            session.ask(Kind::Finish, message::encode(&request)).await
+        })
+    }
 }
 
 impl Remote for QuicRemote {

@@ -269,6 +269,13 @@ impl Session {
         Ok(())
     }
 
+    /// Says goodbye when not everything could be saved: with a text, so that the server does not take what it has
+    /// for all.
+    pub fn close_unsaved(&self) {
+        self.connection
+            .close(CloseCode::Done.code(), b"not everything could be saved");
+    }
+
     /// Nobody knows what became of a change: end the session. The server lets the next one in when what
     /// this one had under way has ended, so that it cannot take effect after what is sent then.
     pub fn close_unsure(&self, why: &str) {

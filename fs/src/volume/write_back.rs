@@ -10,9 +10,10 @@
 //! | the session is lost | dirty again: sent in the next one; sent twice they have the same effect |
 //! | another run of the server | all that was applied is dirty again, sizes and reservations come first |
 //! | the server cannot (no space, bad disk) | dirty, tried again with growing pauses; one error for each handle |
+//! | it never will (too late for a stream) | that part dropped, as below; the rest is sent (`refused`) |
 //! | the volume is gone at the server | dropped, counted as lost, an error for each handle |
 //!
-//! Nothing that was acknowledged is dropped but in the last case.
+//! Nothing that was acknowledged is dropped but in the last two cases.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use lacuna_transport::wire::message::Reshape;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::refused::Refused;
 use super::{Shared, State, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::BLOCK_BYTES;
@@ -206,6 +208,12 @@ impl WriteBack {
             (self.times, self.times_behind) = (None, false);
         }
         self.applied_since = self.is_unflushed().then(Instant::now);
+    }
+
+    /// Data was dropped: an error for each handle, and no reason to wait.
+    pub(super) fn note_loss(&mut self, error: &Error) {
+        self.failures += 1;
+        self.last_failure = Some(error.clone());
     }
 
     fn note_failure(&mut self, error: &Error) {
@@ -392,38 +400,51 @@ impl<R: Remote> Volume<R> {
         }
     }
 
-    /// Tells which run of the server answered what.
-    async fn deliver(self: &Arc<Self>, work: Work) -> Result<(BootId, Attr)> {
+    /// Tells which run of the server answered what, and what it will never take.
+    async fn deliver(self: &Arc<Self>, work: Work) -> Result<(BootId, Attr, Option<Refused>)> {
         let boot = self.settle().await?;
-        let (remote, bound) = (&self.shared.remote, self.bound()?);
-        let attr = match work {
+        let bound = self.bound()?;
+        match self.send_work(&bound, boot, work.clone()).await {
+            Err(error) if error.kind() == ErrorKind::Refused => {
+                let (attr, refused) = self.send_parts(&bound, boot, &work, error).await?;
+                Ok((boot, attr, Some(refused)))
+            }
+            sent => Ok((boot, sent?, None)),
+        }
+    }
+
+    pub(super) async fn send_work(&self, bound: &R::Volume, boot: BootId, work: Work) -> Result<Attr> {
+        let remote = &self.shared.remote;
+        match work {
             Work::Write(ranges, slices) => {
                 let bytes = ranges.iter().map(|range| range.len()).sum();
-                let attr = remote.write(&bound, boot, ranges, slices).await?;
+                let attr = remote.write(bound, boot, ranges, slices).await?;
                 self.shared.counters.sent_bytes.add(bytes);
-                attr
+                Ok(attr)
             }
             Work::Zero(range) => {
-                let zero = remote.reshape(&bound, boot, Reshape::Zero, range, true);
-                zero.await?
+                let zero = remote.reshape(bound, boot, Reshape::Zero, range, true);
+                zero.await
             }
             Work::Punch(range) => {
-                let punch = remote.reshape(&bound, boot, Reshape::Punch, range, false);
-                punch.await?
+                let punch = remote.reshape(bound, boot, Reshape::Punch, range, false);
+                punch.await
             }
-        };
-        Ok((boot, attr))
+        }
     }
 
     /// True if the batch is to be sent again after a pause.
-    fn delivered(self: &Arc<Self>, batch: &Batch, outcome: Result<(BootId, Attr)>) -> bool {
+    fn delivered(self: &Arc<Self>, batch: &Batch, outcome: Result<(BootId, Attr, Option<Refused>)>) -> bool {
         let passing = matches!(&outcome, Err(error) if self.passes(error));
         let mut state = self.state.lock();
         match outcome {
             // Another run of the server is known by now, and it may lack this.
-            Ok((boot, _)) if state.back.boot != Some(boot) => state.back.overlay.lost(batch.id),
-            Ok((_, attr)) => {
+            Ok((boot, ..)) if state.back.boot != Some(boot) => state.back.overlay.lost(batch.id),
+            Ok((_, attr, refused)) => {
                 state.back.gone_since = None;
+                if let Some(refused) = &refused {
+                    self.drop_refused(&mut state, batch, refused);
+                }
                 state.back.overlay.answered(batch.id);
                 state.back.stuck = None;
                 state.back.failing &= state.back.overlay.has_unsent();

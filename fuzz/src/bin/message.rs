@@ -5,9 +5,9 @@ use std::fmt::Debug;
 
 use lacuna_transport::attr::{Attr, Space};
 use lacuna_transport::wire::message::{
-    self, Copied, CopyRequest, CreateRequest, FlushRequest, HandleRequest, Hello, ListPage,
+    self, Copied, CopyRequest, CreateRequest, FinishRequest, FlushRequest, HandleRequest, Hello, ListPage,
     MakeFolderRequest, MapRequest, Message, OpenRequest, Opened, PathRequest, RemoveRequest, RenameRequest,
-    ReshapeRequest, ResizeRequest, SetAttrRequest, VolumeChanged, Welcome,
+    ReshapeRequest, ResizeRequest, SetAttrRequest, StreamReport, VolumeChanged, Welcome,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -25,7 +25,7 @@ where
 
 fuzz_target!(|input: (u8, Vec<u8>)| {
     let (kind, bytes) = input;
-    match kind % 21 {
+    match kind % 23 {
         0 => check::<Hello>(&bytes),
         1 => check::<Welcome>(&bytes),
         2 => check::<PathRequest>(&bytes),
@@ -46,6 +46,8 @@ fuzz_target!(|input: (u8, Vec<u8>)| {
         17 => check::<MakeFolderRequest>(&bytes),
         18 => check::<RemoveRequest>(&bytes),
         19 => check::<RenameRequest>(&bytes),
+        20 => check::<FinishRequest>(&bytes),
+        21 => check::<StreamReport>(&bytes),
         _ => check::<Space>(&bytes),
     }
 });

@@ -2,6 +2,7 @@
 
 mod named;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use lacuna_transport::path::NodeName;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::Identity;
 use quinn::Endpoint;
@@ -18,8 +20,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::named::NamedPath;
 use crate::access::AllowList;
-use crate::backend::export::Export;
+use crate::backend::export::{Export, NamedVolume};
 use crate::backend::sparse_file::SparseFiles;
+use crate::backend::stream::options::StreamOptions;
+use crate::backend::stream::{Stream, StreamVolume};
 use crate::control::ControlSocket;
 use crate::serve::Server;
 use crate::state::DaemonLock;
@@ -46,9 +50,32 @@ pub(super) struct Serve {
     /// else of this machine may use the device meanwhile. May be given more than once.
     #[arg(long = "device", value_name = "NAME=DEVICE")]
     devices: Vec<NamedPath>,
+    #[arg(
+        long = "stream",
+        value_name = "NAME=FIFO,size=SIZE[,OPTION...]",
+        help = "A volume NAME whose bytes go into the pipe FIFO, once and in order (made if missing)",
+        long_help = STREAM_HELP
+    )]
+    streams: Vec<StreamOptions>,
+    /// Finish each stream when the last mount that had it open for writing is unmounted
+    #[arg(long, requires = "streams")]
+    finish_on_umount: bool,
     #[command(flatten)]
     state: super::State,
 }
+
+const STREAM_HELP: &str = "\
+A volume NAME whose bytes go into the pipe FIFO, once and in order. The pipe is made if it is missing. Writes land in
+a sparse spool below the state folder; ranges that are never written read zero. Nothing goes out before
+`lacuna finish`, unless the spool has no room. Options:
+
+  size=SIZE         size of the volume, which it keeps (K, M, G, T: units of 1024)
+  spool=SIZE        most bytes in the spool: beyond that the lowest go out, and a write to what is out fails with EIO
+                    [default: what its disk has room for]
+  window=SIZE       bytes behind that stay readable [default: 1M]
+  format=raw        holes as zeros [default]
+  format=lacuna     data and holes as records (docs/PROTOCOL.md)
+  finish-on-umount  as --finish-on-umount, for this stream";
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
@@ -66,8 +93,7 @@ impl Serve {
         // A corrupt list is found now, not by the first client.
         let allowed = AllowList::load(&state)?.entries().count();
         raise_descriptor_limit();
-        let devices = named::devices(&self.devices, self.read_only)?;
-        let backend = Export::new(Arc::new(folder), devices)?;
+        let backend = Export::new(Arc::new(folder), self.named(&state)?)?;
         let server = Server::new(Arc::new(backend), state.clone(), self.read_only)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -84,6 +110,24 @@ impl Serve {
         // Reads of a dead disk must not keep us.
         runtime.shutdown_background();
         result
+    }
+
+    /// Volumes that are not files of the folder.
+    fn named(&self, state: &Path) -> anyhow::Result<BTreeMap<NodeName, Arc<dyn NamedVolume>>> {
+        let mut named = named::devices(&self.devices, self.read_only)?;
+        for options in &self.streams {
+            let mut options = options.clone();
+            options.finish_on_umount |= self.finish_on_umount;
+            let name = options.name.clone();
+            anyhow::ensure!(
+                !named.contains_key(&name),
+                "two volumes have the name '{name}': give one another"
+            );
+            let stream =
+                Stream::start(options, state).with_context(|| format!("cannot serve the stream '{name}'"))?;
+            named.insert(name, Arc::new(StreamVolume(stream)));
+        }
+        Ok(named)
     }
 }
 

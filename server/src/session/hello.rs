@@ -58,6 +58,7 @@ impl Session {
             self.take_over(instance).await?;
         }
         let features = hello.features.common(Features::KNOWN);
+        let features = *self.features.get_or_init(|| features);
         #[expect(clippy::unnecessary_min_or_max, reason = "until VERSION is above 0")]
         let version = hello.version.min(VERSION);
         let welcome = Welcome {

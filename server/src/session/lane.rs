@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lacuna_transport::id::RequestId;
 use lacuna_transport::quic::frames::{self, FrameError};
 use lacuna_transport::wire::WireError;
+use lacuna_transport::wire::error_code::ErrorCode;
 use lacuna_transport::wire::frame::{Code, Header, Kind, Sender};
 use lacuna_transport::wire::message::{self, Features, HandleRequest, OpenRequest, Opened, PathRequest};
 use lacuna_transport::wire::read::ReadRequest;
@@ -47,11 +48,14 @@ impl<'a> Reply<'a> {
 
     pub(super) async fn failed(&mut self, error: &Error) -> Result<(), FrameError> {
         tracing::debug!(session = self.session.number, kind = self.kind.word(), %error, "request failed");
-        self.frame(
-            Code::Failed(error.kind().wire_code()),
-            error.wire_text().into_bytes(),
-        )
-        .await
+        let features = self.session.features.get().copied().unwrap_or_default();
+        let code = match error.kind().wire_code() {
+            // An older client does not know the number, and would end the session.
+            ErrorCode::Refused if !features.contains(Features::STREAMS) => ErrorCode::Io,
+            code => code,
+        };
+        self.frame(Code::Failed(code), error.wire_text().into_bytes())
+            .await
     }
 }
 
@@ -148,6 +152,10 @@ async fn answer(
         }
         Kind::Reshape | Kind::Resize | Kind::Copy | Kind::Flush | Kind::SetAttr => {
             answer_change(session, header.kind, body, &mut reply).await
+        }
+        Kind::Finish => {
+            let report = session.finish(message::decode(body)?).await;
+            reply.done(report.map(|report| message::encode(&report))).await
         }
         Kind::Create | Kind::MakeFolder | Kind::Remove | Kind::Rename | Kind::FlushFolder => {
             answer_name(session, header.kind, body, &mut reply).await

@@ -1,3 +1,5 @@
+//! What is written is read again; what is damaged is told.
+
 use proptest::prelude::*;
 
 use super::*;

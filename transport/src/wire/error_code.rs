@@ -84,6 +84,9 @@ error_codes! {
     TooLarge = 34, "too large";
     /// The storage refuses it to anyone (an immutable file).
     NotPermitted = 35, "not permitted";
+    /// Bytes that will never be taken, however often they are sent. Of a range that is refused, each part that
+    /// ends where it ends may still be taken: what is too late is its front.
+    Refused = 36, "refused for good";
 }
 
 impl std::fmt::Display for ErrorCode {

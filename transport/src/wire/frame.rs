@@ -118,6 +118,8 @@ kinds! {
     Rename = 43, "rename", MESSAGE_BYTES_MAX, 0;
     /// Makes earlier changes of the names in a folder durable.
     FlushFolder = 44, "flush-folder", MESSAGE_BYTES_MAX, 0;
+    /// How far a volume that is a stream is, and its end.
+    Finish = 45, "finish", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
 }
 
 /// How a frame ends the exchange it belongs to.

@@ -7,10 +7,10 @@ use super::error_code::ErrorCode;
 use super::frame::{Code, Header, Kind, Sender};
 use super::map_page::MapPage;
 use super::message::{
-    self, Copied, CopyRequest, CreateRequest, Features, FlushRequest, HandleRequest, Hello, ListEntry,
-    ListPage, MakeFolderRequest, MapRequest, Message, OpenRequest, Opened, PathRequest, RemoveRequest,
-    RenameMode, RenameRequest, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest, Subject,
-    VolumeChanged, Welcome,
+    self, Copied, CopyRequest, CreateRequest, Features, FinishRequest, FlushRequest, HandleRequest, Hello,
+    ListEntry, ListPage, MakeFolderRequest, MapRequest, Message, OpenRequest, Opened, PathRequest,
+    RemoveRequest, RenameMode, RenameRequest, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest,
+    StreamReport, StreamState, Subject, VolumeChanged, Welcome,
 };
 use super::read::ReadRequest;
 use super::write::WriteRequest;
@@ -127,10 +127,11 @@ fn numbers_of_kinds_and_errors() {
             (42, "remove"),
             (43, "rename"),
             (44, "flush-folder"),
+            (45, "finish"),
         ]
     );
     let errors: Vec<_> = ErrorCode::ALL.iter().map(|code| code.number()).collect();
-    assert_eq!(errors, (16..=35).collect::<Vec<_>>());
+    assert_eq!(errors, (16..=36).collect::<Vec<_>>());
 }
 
 #[test]
@@ -387,6 +388,45 @@ fn packed_reads_and_writes() {
         assert_eq!(hex(&write.encode_head()), expected);
         assert_eq!(WriteRequest::decode_head(&write.encode_head()).unwrap(), write);
     }
+}
+
+#[test]
+fn streams() {
+    assert_eq!(Features::STREAMS, Features(32));
+    pin(
+        &FinishRequest {
+            path: NodePath::new(b"s").unwrap(),
+            finish: true,
+        },
+        "824173f5",
+    );
+    let report = StreamReport {
+        state: StreamState::Failed,
+        size: 1 << 34,
+        position: 70_000,
+        readable_from: 4096,
+        held_bytes: 8192,
+        spool_bytes_max: Some(1 << 20),
+        window_bytes: 65_536,
+        refused_bytes: 3,
+        enough_bytes: Some(1 << 21),
+        note: Some("x".to_owned()),
+    };
+    pin(
+        &report,
+        "8a031b00000004000000001a000111701910001920001a001000001a00010000031a002000006178",
+    );
+    let open = StreamReport {
+        state: StreamState::Open,
+        spool_bytes_max: None,
+        enough_bytes: None,
+        note: None,
+        ..report
+    };
+    pin(
+        &open,
+        "88001b00000004000000001a00011170191000192000f61a0001000003",
+    );
 }
 
 #[test]

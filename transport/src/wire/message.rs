@@ -29,9 +29,18 @@ impl Features {
     pub const ZSTD: Self = Self(1 << 4);
     /// Payloads may be packed with lz4.
     pub const LZ4: Self = Self(1 << 5);
+    /// The server can be asked about volumes that are streams, and to finish them.
+    pub const STREAMS: Self = Self(1 << 6);
     /// What this build knows.
-    pub const KNOWN: Self =
-        Self(Self::HOLES.0 | Self::EVENTS.0 | Self::CHANGES.0 | Self::DIGESTS.0 | Self::ZSTD.0 | Self::LZ4.0);
+    pub const KNOWN: Self = Self(
+        Self::HOLES.0
+            | Self::EVENTS.0
+            | Self::CHANGES.0
+            | Self::DIGESTS.0
+            | Self::ZSTD.0
+            | Self::LZ4.0
+            | Self::STREAMS.0,
+    );
 
     #[must_use]
     pub const fn common(self, other: Self) -> Self {
@@ -365,6 +374,79 @@ impl MapRequest {
     }
 }
 
+/// `Finish`: asks how far a stream is, or for its end too. Answered with [`StreamReport`], at once: the end
+/// comes when all is out. A volume that is no stream is `Unsupported`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FinishRequest {
+    #[n(0)]
+    pub path: NodePath,
+    /// Have all of it go out, and end it. Again and again is the same as once.
+    #[n(1)]
+    pub finish: bool,
+}
+
+/// What becomes of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum StreamState {
+    /// Takes changes; what its spool has no room for goes out.
+    #[n(0)]
+    Open,
+    /// All goes out; takes no changes.
+    #[n(1)]
+    Finishing,
+    /// All is out, the end too.
+    #[n(2)]
+    Finished,
+    /// Nothing goes out any more.
+    #[n(3)]
+    Failed,
+}
+
+impl StreamState {
+    /// The lower-case word used in output and documents.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Finishing => "finishing",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Answers `Finish`. All numbers are bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StreamReport {
+    #[n(0)]
+    pub state: StreamState,
+    #[n(1)]
+    pub size: u64,
+    /// All below is out.
+    #[n(2)]
+    pub position: u64,
+    /// All below cannot be read any more.
+    #[n(3)]
+    pub readable_from: u64,
+    /// In the spool now.
+    #[n(4)]
+    pub held_bytes: u64,
+    /// Bound of the spool.
+    #[n(5)]
+    pub spool_bytes_max: Option<u64>,
+    #[n(6)]
+    pub window_bytes: u64,
+    /// Of changes that came too late; each once, in whole blocks of 4 KiB.
+    #[n(7)]
+    pub refused_bytes: u64,
+    /// A spool that would have taken them.
+    #[n(8)]
+    pub enough_bytes: Option<u64>,
+    /// Why it failed, or what it waits for; [`TEXT_BYTES_MAX`] bytes at most.
+    #[n(9)]
+    pub note: Option<String>,
+}
+
 /// A body with bounds beyond its syntax.
 pub trait Message: Sized {
     fn check(&self) -> Result<(), WireError>;
@@ -541,6 +623,24 @@ impl Message for VolumeChanged {
     fn check(&self) -> Result<(), WireError> {
         within(self.start <= self.end, "range of a change")?;
         check_attr(&self.attr)
+    }
+}
+
+impl Message for FinishRequest {
+    fn check(&self) -> Result<(), WireError> {
+        Ok(())
+    }
+}
+
+impl Message for StreamReport {
+    fn check(&self) -> Result<(), WireError> {
+        within(self.size <= VOLUME_BYTES_MAX, "size")?;
+        within(
+            self.readable_from <= self.position && self.position <= self.size,
+            "position of a stream",
+        )?;
+        let text_bytes = self.note.as_ref().map_or(0, String::len);
+        within(text_bytes <= TEXT_BYTES_MAX, "note of a stream")
     }
 }
 
