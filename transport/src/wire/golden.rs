@@ -392,7 +392,7 @@ fn packed_reads_and_writes() {
 
 #[test]
 fn streams() {
-    assert_eq!(Features::STREAMS, Features(32));
+    assert_eq!(Features::STREAMS, Features(64));
     pin(
         &FinishRequest {
             path: NodePath::new(b"s").unwrap(),
