@@ -29,6 +29,14 @@ pub trait Fixture {
     fn is_fixed(&self) -> bool {
         false
     }
+    /// What nothing was ever written to.
+    fn nothing(&self) -> ExtentKind {
+        if self.is_fixed() {
+            ExtentKind::Zero
+        } else {
+            ExtentKind::Hole
+        }
+    }
     /// Largest size a volume can have here.
     fn size_max(&self) -> u64 {
         VOLUME_BYTES_MAX
@@ -119,15 +127,6 @@ pub fn path(text: &str) -> NodePath {
 
 fn extents(volume: &dyn OpenVolume) -> Vec<Extent> {
     volume.extents(ByteRange::ALL, usize::MAX).expect("extents")
-}
-
-/// What nothing was ever written to.
-fn nothing(fixture: &impl Fixture) -> ExtentKind {
-    if fixture.is_fixed() {
-        ExtentKind::Zero
-    } else {
-        ExtentKind::Hole
-    }
 }
 
 fn kind_of_error<T>(result: crate::error::Result<T>) -> ErrorKind {
@@ -272,7 +271,7 @@ pub fn extents_tile_the_volume_and_holes_read_zero(fixture: &impl Fixture) {
     }
     assert_eq!(at, size);
     assert!(
-        extents.iter().any(|extent| extent.kind == nothing(fixture)),
+        extents.iter().any(|extent| extent.kind == fixture.nothing()),
         "this backend knows holes"
     );
 }
@@ -347,7 +346,7 @@ pub fn a_large_hole_is_one_extent(fixture: &impl Fixture) {
     let size = fixture.size_max();
     fixture.make_volume(&path("v"), size);
     let volume = fixture.backend().open(&path("v")).expect("open");
-    let hole = Extent::new(ByteRange::up_to(size), nothing(fixture));
+    let hole = Extent::new(ByteRange::up_to(size), fixture.nothing());
     assert_eq!(extents(&*volume), [hole]);
     assert_eq!(volume.attr().expect("attr").size, size);
 }

@@ -1,5 +1,7 @@
 //! Streams with a spool on disk and a real pipe.
 
+mod conformance;
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::PathBuf;

@@ -157,10 +157,15 @@ impl OpenVolume for StreamVolume {
     }
 
     fn grow(&self, size: u64) -> Result<()> {
-        match size <= self.0.shared.options.size {
-            true => Ok(()),
-            false => Err(self.0.keeps_its_size()),
+        let options = &self.0.shared.options;
+        if size <= options.size {
+            return Ok(());
         }
+        let text = format!(
+            "'{}' is a stream of {} bytes: there is no space beyond its end",
+            options.name, options.size
+        );
+        Err(Error::new(ErrorKind::NoSpace, text))
     }
 
     fn flush(&self, data_only: bool) -> Result<()> {

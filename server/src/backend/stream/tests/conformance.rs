@@ -1,0 +1,124 @@
+//! The part of the suite of every backend that holds for a stream before its end, but for space: a stream has none
+//! to reserve, and a write beyond its end is refused for good.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use lacuna_transport::extent::ExtentKind;
+use lacuna_transport::path::{NodeName, NodePath};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use super::super::{Stream, StreamVolume};
+use super::*;
+use crate::backend::conformance::Fixture;
+use crate::backend::export::Export;
+use crate::backend::memory::Memory;
+use crate::backend::{Backend, OpenVolume};
+
+/// Most streams of one test.
+const VOLUMES_MAX: usize = 64;
+
+/// An export with streams of which nothing goes out.
+struct Streams {
+    folder: Arc<Memory>,
+    exports: [OnceLock<Export>; VOLUMES_MAX],
+    latest: Cell<usize>,
+    named: Mutex<BTreeMap<NodeName, Arc<dyn NamedVolume>>>,
+    state: TempDir,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        let streams = Self {
+            folder: Arc::default(),
+            exports: [const { OnceLock::new() }; VOLUMES_MAX],
+            latest: Cell::new(0),
+            named: Mutex::default(),
+            state: tempfile::tempdir().unwrap(),
+        };
+        streams.export();
+        streams
+    }
+}
+
+impl Streams {
+    fn export(&self) {
+        let folder: Arc<dyn Backend> = self.folder.clone();
+        let export = Export::new(folder, self.named.lock().clone()).unwrap();
+        self.exports[self.latest.get()].set(export).unwrap();
+    }
+
+    fn open(&self, path: &NodePath) -> Arc<dyn OpenVolume> {
+        self.backend().open(path).unwrap()
+    }
+}
+
+impl Fixture for Streams {
+    fn backend(&self) -> &dyn Backend {
+        self.exports[self.latest.get()].get().unwrap()
+    }
+
+    fn make_folder(&self, path: &NodePath) {
+        self.folder.put_folder(path);
+    }
+
+    fn make_volume(&self, path: &NodePath, size: u64) {
+        let name = NodeName::new(path.as_bytes()).unwrap();
+        let options = StreamOptions {
+            name: name.clone(),
+            fifo: self.state.path().join(name.to_string()),
+            size: size.next_multiple_of(512),
+            spool_bytes_max: None,
+            window_bytes: 0,
+            format: Format::Raw,
+            finish_on_umount: false,
+        };
+        let stream = Stream::start(options, self.state.path()).unwrap();
+        self.named.lock().insert(name, Arc::new(StreamVolume(stream)));
+        self.latest.set(self.latest.get() + 1);
+        self.export();
+    }
+
+    fn write(&self, path: &NodePath, offset: u64, bytes: &[u8]) {
+        self.open(path).write_at(bytes, offset).unwrap();
+    }
+
+    fn resize(&self, path: &NodePath, size: u64) {
+        self.open(path).resize(size).unwrap();
+    }
+
+    fn is_fixed(&self) -> bool {
+        true
+    }
+
+    fn nothing(&self) -> ExtentKind {
+        ExtentKind::Hole
+    }
+
+    fn size_max(&self) -> u64 {
+        1 << 40
+    }
+}
+
+crate::backend_conformance_suite!(
+    @each Streams::default();
+    what_is_not_there_is_not_found,
+    reads_are_full_with_zeros_beyond_the_end,
+    cached_reads_are_a_true_prefix,
+    extents_tile_the_volume_and_holes_read_zero,
+    extents_start_and_stop_where_asked,
+    data_is_never_a_hole,
+    a_large_hole_is_one_extent,
+    allocated_bytes_are_those_of_the_data,
+    every_change_moves_the_stamp,
+    space_is_sane,
+    writes_are_exact_and_grow,
+    punch_and_zero_are_exact,
+    copies_keep_bytes_and_holes,
+    a_copy_within_a_volume_is_exact,
+    a_volume_opened_before_is_changed_by_a_later_opener,
+    own_changes_move_the_stamp,
+    attributes_are_set_one_by_one,
+);
