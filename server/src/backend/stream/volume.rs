@@ -74,6 +74,10 @@ impl OpenVolume for StreamVolume {
         self.0.attr()
     }
 
+    fn size_max(&self) -> Option<u64> {
+        Some(self.0.shared.options.size)
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         self.0.shared.spool.read_at(buffer, offset)?;
         // Afterwards: it may have left the spool meanwhile.
