@@ -24,6 +24,24 @@ type Work<R> = Pin<Box<dyn Future<Output = (Cursor<R>, Result<()>)> + Send>>;
 ///
 /// Writes are taken in while the window of the client has room, and are on stable storage after
 /// [`Self::finish`].
+///
+/// ```no_run
+/// use lacuna::client::{Piece, Volume};
+/// use tokio::io::AsyncWriteExt;
+///
+/// # async fn example(volume: Volume, mut source: impl tokio::io::AsyncRead + Unpin) -> std::io::Result<()> {
+/// // Who knows where the holes are says so.
+/// let mut writer = volume.writer(0..1 << 30)?;
+/// writer.write(Piece::Hole(1 << 20)).await?;
+/// writer.write(Piece::Data(vec![7; 4096].into())).await?;
+/// writer.finish().await?;
+///
+/// // Who has bytes alone copies them: blocks of zeros become holes.
+/// let mut writer = volume.writer(0..1 << 30)?;
+/// tokio::io::copy(&mut source, &mut writer).await?;
+/// writer.shutdown().await
+/// # }
+/// ```
 pub struct SparseWriter<R: Remote = QuicRemote> {
     state: State<R>,
 }
