@@ -6,7 +6,6 @@ pub mod connect;
 pub mod create;
 pub mod daemon;
 mod interrupt;
-mod interrupt;
 pub mod key;
 pub mod mount;
 pub mod mount_helper;
