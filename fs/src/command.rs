@@ -6,6 +6,7 @@ pub mod connect;
 pub mod create;
 pub mod daemon;
 pub mod finish;
+mod interrupt;
 pub mod key;
 pub mod mount;
 pub mod mount_helper;

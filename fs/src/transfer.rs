@@ -107,3 +107,6 @@ fn interrupted() -> Error {
 fn thread_lost(error: &tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Internal, format!("a thread of the transfer: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

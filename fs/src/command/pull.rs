@@ -6,15 +6,14 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::Global;
-use super::transfer::{Format, Moved, TransferArgs, how_to_go_on, run, told_to_end};
-use crate::client::{Access, Client};
+use super::transfer::{Format, Job, Moved, TransferArgs, how_to_go_on, run, verified};
+use crate::client::Access;
 use crate::error::{Error, ErrorKind, Result};
-use crate::location::Location;
 use crate::transfer::local::{Kind, Local, STANDARD};
 use crate::transfer::pull::{Compare, Pull, pull as pull_range};
 use crate::transfer::records::RecordTarget;
 use crate::transfer::target::{Target, raw};
-use crate::transfer::{Tally, verify};
+use crate::transfer::verify;
 
 #[derive(Debug, Args)]
 pub struct PullArgs {
@@ -27,38 +26,53 @@ pub struct PullArgs {
 }
 
 pub fn pull(global: &Global, args: &PullArgs) -> anyhow::Result<()> {
-    let to_stderr = args.target == Path::new(STANDARD);
     run(
         global,
         &args.location,
         &args.transfer,
-        to_stderr,
-        async |client, location, tally| pull_volume(client, location, args, tally).await,
+        is_standard_output(&args.target),
+        async |job| pull_volume(job, args).await,
     )
 }
 
-async fn pull_volume(
-    client: &Client,
-    location: &Location,
-    args: &PullArgs,
-    tally: &Arc<Tally>,
-) -> Result<Moved> {
+/// What is said must not go where the bytes go: `-`, or another name of it such as /dev/stdout.
+fn is_standard_output(target: &Path) -> bool {
+    if target == Path::new(STANDARD) {
+        return true;
+    }
+    let (Ok(target), Ok(output)) = (
+        rustix::fs::stat(target),
+        rustix::fs::fstat(rustix::stdio::stdout()),
+    ) else {
+        return false;
+    };
+    // A terminal, or /dev/null: both may go there.
+    let is_node =
+        rustix::fs::FileType::from_raw_mode(output.st_mode) == rustix::fs::FileType::CharacterDevice;
+    !is_node && (target.st_dev, target.st_ino) == (output.st_dev, output.st_ino)
+}
+
+async fn pull_volume(job: Job<'_>, args: &PullArgs) -> Result<Moved> {
     let options = &args.transfer;
-    let volume = client.open_path(&location.path, Access::Read).await?;
+    let volume = job.client.open_path(&job.location.path, Access::Read).await?;
     let attr = volume.attr();
     let range = options.part().of_volume(attr.size)?;
+    let shown = args.target.display().to_string();
+    if options.compare().is_some() && options.format == Format::Lacuna {
+        return Err(options.no_compare(&shown));
+    }
     // Opening a FIFO waits for whoever reads it.
     let path = args.target.clone();
     let local = tokio::task::spawn_blocking(move || Local::target(&path));
     let local = tokio::select! {
         local = local => local.map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??,
-        () = told_to_end() => return Err(Error::new(ErrorKind::Interrupted, "interrupted: nothing was pulled")),
-    };
-    let name = local.name.clone();
-    let compare = match options.compare() {
-        Some(_) if local.kind == Kind::Stream || options.format == Format::Lacuna => {
-            return Err(options.no_compare(&name));
+        () = job.interrupt.once() => {
+            return Err(Error::new(ErrorKind::Interrupted, "interrupted: nothing was pulled"));
         }
+    };
+    let can_resume = local.kind != Kind::Stream && options.format == Format::Raw;
+    let compare = match options.compare() {
+        Some(_) if !can_resume => return Err(options.no_compare(&shown)),
         Some(blocks) => {
             let old = local
                 .file
@@ -74,27 +88,29 @@ async fn pull_volume(
     };
     let digest = options.digest(range.len().saturating_sub(attr.allocated_bytes));
     let target = target_for(local, options, range.len())?;
-    let job = Pull {
+    let pull = Pull {
         range,
         digest,
         compare,
-        tally: Arc::clone(tally),
+        tally: Arc::clone(job.tally),
     };
-    let digest = pull_range(&volume, job, target, &name, told_to_end())
+    let digest = pull_range(&volume, pull, target, &shown, job.interrupt.once())
         .await
-        .map_err(|error| how_to_go_on(error, tally, &name))?;
+        .map_err(|error| how_to_go_on(error, job.tally, &shown, can_resume))?;
     if volume.attr().base != attr.base {
-        tracing::warn!(%location, "was written while it was pulled: what came may be half old");
+        tracing::warn!(location = %job.location, "was written while it was pulled: what came may be half old");
     }
-    let verified = options.verify;
-    if let Some(here) = digest.filter(|_| verified) {
-        let there = verify::digest_of(&volume, range, here.kind).await?;
-        verify::compare(here, there, &name)?;
+    if let Some(here) = digest.filter(|_| options.verify) {
+        let compared = async {
+            let there = verify::digest_of(&volume, range, here.kind).await?;
+            verify::compare(here, there, &shown)
+        };
+        verified(&job, compared).await?;
     }
     Ok(Moved {
         action: "pulled",
         digest,
-        verified,
+        verified: options.verify,
     })
 }
 

@@ -7,15 +7,14 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::Global;
-use super::transfer::{Format, Moved, TransferArgs, how_to_go_on, run, told_to_end};
-use crate::client::{Access, Client, Volume};
+use super::transfer::{Format, Job, Moved, TransferArgs, how_to_go_on, run, verified};
+use crate::client::{Access, Volume};
 use crate::error::{Error, ErrorKind, Result};
-use crate::location::Location;
 use crate::transfer::local::{Kind, Local};
 use crate::transfer::push::{Push, push as push_source};
 use crate::transfer::records::RecordSource;
 use crate::transfer::source::{Detect, Source, raw};
-use crate::transfer::{Sparse, Tally, verify};
+use crate::transfer::{Sparse, verify};
 
 #[derive(Debug, Args)]
 pub struct PushArgs {
@@ -34,13 +33,9 @@ pub struct PushArgs {
 }
 
 pub fn push(global: &Global, args: &PushArgs) -> anyhow::Result<()> {
-    run(
-        global,
-        &args.location,
-        &args.transfer,
-        false,
-        async |client, location, tally| push_volume(client, location, args, tally).await,
-    )
+    run(global, &args.location, &args.transfer, false, async |job| {
+        push_volume(job, args).await
+    })
 }
 
 /// An open source, and what is known of it.
@@ -51,12 +46,8 @@ struct Opened {
     hole_bytes: u64,
 }
 
-async fn push_volume(
-    client: &Client,
-    location: &Location,
-    args: &PushArgs,
-    tally: &Arc<Tally>,
-) -> Result<Moved> {
+async fn push_volume(job: Job<'_>, args: &PushArgs) -> Result<Moved> {
+    let (client, location, tally) = (job.client, job.location, job.tally);
     let options = &args.transfer;
     if client.is_read_only() {
         let text = format!(
@@ -71,7 +62,9 @@ async fn push_volume(
     let opened = tokio::task::spawn_blocking(move || open(&path, format, detect, part.length));
     let opened = tokio::select! {
         opened = opened => opened.map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??,
-        () = told_to_end() => return Err(Error::new(ErrorKind::Interrupted, "interrupted: nothing was pushed")),
+        () = job.interrupt.once() => {
+            return Err(Error::new(ErrorKind::Interrupted, "interrupted: nothing was pushed"));
+        }
     };
     let there = match client.open_path(&location.path, Access::ReadWrite).await {
         Ok(volume) => Some(volume),
@@ -90,7 +83,7 @@ async fn push_volume(
             client.create_path(&location.path, size).await?
         }
     };
-    let job = Push {
+    let push = Push {
         plan,
         sparse: options.sparse(),
         digest: options.digest(opened.hole_bytes),
@@ -98,18 +91,20 @@ async fn push_volume(
         tally: Arc::clone(tally),
     };
     let place = location.to_string();
-    let pushed = push_source(&volume, job, opened.source, &opened.name, told_to_end())
+    let pushed = push_source(&volume, push, opened.source, &opened.name, job.interrupt.once())
         .await
-        .map_err(|error| how_to_go_on(error, tally, &place))?;
-    let verified = options.verify;
-    if let Some(here) = pushed.digest.filter(|_| verified) {
-        let there = verify::digest_of(&volume, pushed.range, here.kind).await?;
-        verify::compare(here, there, &place)?;
+        .map_err(|error| how_to_go_on(error, tally, &place, true))?;
+    if let Some(here) = pushed.digest.filter(|_| options.verify) {
+        let compared = async {
+            let there = verify::digest_of(&volume, pushed.range, here.kind).await?;
+            verify::compare(here, there, &place)
+        };
+        verified(&job, compared).await?;
     }
     Ok(Moved {
         action: "pushed",
         digest: pushed.digest,
-        verified,
+        verified: options.verify,
     })
 }
 

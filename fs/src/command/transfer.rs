@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lacuna_transport::digest::{Digest, DigestKind};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Global;
 use super::browse::printable;
+use super::interrupt::Interrupt;
 use crate::client::{Client, Compress, Options, WINDOW_BYTES_MIN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
@@ -61,7 +61,7 @@ pub(super) struct TransferArgs {
     /// Pack payloads: auto does where the path is slow enough for it to pay
     #[arg(long, value_name = "auto|none|zstd|lz4", default_value = "auto")]
     compress: Compress,
-    /// On the standard error: a bar on a terminal, a line of JSON each second, or nothing
+    /// On the standard error: a bar on a terminal, a line of JSON each second and at the end, or nothing
     #[arg(long, value_enum, default_value = "auto")]
     progress: ProgressWord,
     /// Print the result as JSON
@@ -204,13 +204,22 @@ impl Report {
     }
 }
 
+/// What a transfer is made with.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    pub(super) client: &'a Client,
+    pub(super) location: &'a Location,
+    pub(super) tally: &'a Arc<Tally>,
+    pub(super) interrupt: &'a Interrupt,
+}
+
 /// Connects, moves, and prints what was moved.
 pub(super) fn run(
     global: &Global,
     location: &str,
     args: &TransferArgs,
     to_stderr: bool,
-    work: impl AsyncFnOnce(&Client, &Location, &Arc<Tally>) -> Result<Moved>,
+    work: impl AsyncFnOnce(Job<'_>) -> Result<Moved>,
 ) -> anyhow::Result<()> {
     if args.window < WINDOW_BYTES_MIN {
         let text = format!("--window takes {} or more", human(WINDOW_BYTES_MIN));
@@ -231,7 +240,7 @@ async fn connect_and_move(
     location: &Location,
     args: &TransferArgs,
     to_stderr: bool,
-    work: impl AsyncFnOnce(&Client, &Location, &Arc<Tally>) -> Result<Moved>,
+    work: impl AsyncFnOnce(Job<'_>) -> Result<Moved>,
 ) -> anyhow::Result<()> {
     let options = Options {
         state: global.state.clone(),
@@ -242,13 +251,35 @@ async fn connect_and_move(
     let begun = Instant::now();
     let client = Client::connect_to(location, options).await?;
     let tally = Arc::new(Tally::default());
-    let meter = tokio::spawn(show(args.progress, Arc::clone(&tally)));
-    let moved = work(&client, location, &tally).await;
+    let meter = tokio::spawn(show(args.progress, begun, Arc::clone(&tally)));
+    let interrupt = Interrupt::new()?;
+    let job = Job {
+        client: &client,
+        location,
+        tally: &tally,
+        interrupt: &interrupt,
+    };
+    let at_once = || {
+        Error::new(
+            ErrorKind::Interrupted,
+            "interrupted twice: ended without waiting for anything",
+        )
+    };
+    let moved = tokio::select! {
+        moved = work(job) => moved,
+        () = interrupt.twice() => return Err(at_once().into()),
+    };
     meter.abort();
     // Its bar is taken off the terminal before anything else is printed.
     meter.await.ok();
+    if args.progress == ProgressWord::Json {
+        print_json(begun, &tally);
+    }
     let wire = client.wire_bytes();
-    let closed = client.close().await;
+    let closed = tokio::select! {
+        closed = client.close() => closed,
+        () = interrupt.twice() => Err(at_once()),
+    };
     let moved = moved?;
     closed?;
     let report = Report {
@@ -267,29 +298,31 @@ async fn connect_and_move(
     Ok(())
 }
 
-/// Resolves when the user, or the system, wants an end.
-pub(super) async fn told_to_end() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-}
-
 /// An interruption, with how far it got and how to go on.
-pub(super) fn how_to_go_on(error: Error, tally: &Tally, place: &str) -> Error {
+pub(super) fn how_to_go_on(error: Error, tally: &Tally, place: &str, can_resume: bool) -> Error {
     if error.kind() != ErrorKind::Interrupted {
         return error;
     }
-    let text = format!(
-        "interrupted: {} bytes are in {place} and stay there; the same command with --resume goes on",
-        tally.done()
-    );
+    let bytes = tally.done();
+    let text = if can_resume {
+        format!(
+            "interrupted: {bytes} bytes are in {place} and stay there; the same command with --resume goes on"
+        )
+    } else {
+        format!("interrupted: {bytes} bytes went to {place}, which cannot be taken up: begin again")
+    };
     Error::new(ErrorKind::Interrupted, text)
+}
+
+/// The digests of both ends are compared until an end is wanted.
+pub(super) async fn verified(job: &Job<'_>, comparing: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::select! {
+        compared = comparing => compared,
+        () = job.interrupt.once() => {
+            let text = "interrupted: all of it was moved, but the digests were not compared";
+            Err(Error::new(ErrorKind::Interrupted, text))
+        }
+    }
 }
 
 /// Taken off the terminal also when the task is ended.
@@ -302,10 +335,10 @@ impl Drop for Bar {
 }
 
 /// Shows how far a transfer is, until it is aborted.
-async fn show(how: ProgressWord, tally: Arc<Tally>) {
+async fn show(how: ProgressWord, begun: Instant, tally: Arc<Tally>) {
     match how {
         ProgressWord::None => {}
-        ProgressWord::Json => show_json(&tally).await,
+        ProgressWord::Json => show_json(begun, &tally).await,
         ProgressWord::Auto if io::stderr().is_terminal() => show_bar(&tally).await,
         ProgressWord::Auto => {}
     }
@@ -342,19 +375,22 @@ async fn show_bar(tally: &Tally) {
     }
 }
 
-async fn show_json(tally: &Tally) {
-    let begun = Instant::now();
+async fn show_json(begun: Instant, tally: &Tally) {
     loop {
         tokio::time::sleep(JSON_PAUSE).await;
-        let line = serde_json::json!({
-            "seconds": begun.elapsed().as_secs_f64(),
-            "bytes": tally.done(),
-            "total_bytes": Some(tally.total()).filter(|total| *total > 0),
-            "data_bytes": tally.data(),
-            "hole_bytes": tally.hole(),
-            "same_bytes": tally.same(),
-        });
-        // Whoever asked for it may have gone away.
-        writeln!(io::stderr(), "{line}").ok();
+        print_json(begun, tally);
     }
+}
+
+fn print_json(begun: Instant, tally: &Tally) {
+    let line = serde_json::json!({
+        "seconds": begun.elapsed().as_secs_f64(),
+        "bytes": tally.done(),
+        "total_bytes": Some(tally.total()).filter(|total| *total > 0),
+        "data_bytes": tally.data(),
+        "hole_bytes": tally.hole(),
+        "same_bytes": tally.same(),
+    });
+    // Whoever asked for it may have gone away.
+    writeln!(io::stderr(), "{line}").ok();
 }

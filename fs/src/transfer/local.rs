@@ -45,7 +45,8 @@ impl Local {
         } else {
             File::open(path)
         };
-        Self::new(opened.map_err(|error| failed("open", &name, &error))?, name)
+        let file = opened.map_err(|error| failed("open", &name, &error))?;
+        Self::new(file, name)?.of_what_stands(is_standard(path))
     }
 
     /// Opens what is to be written, and makes a regular file of what is not there. What is in it stays. A block
@@ -54,7 +55,8 @@ impl Local {
         let name = path.display().to_string();
         if is_standard(path) {
             let opened = io::stdout().as_fd().try_clone_to_owned().map(File::from);
-            return Self::new(opened.map_err(|error| failed("open", &name, &error))?, name);
+            let file = opened.map_err(|error| failed("open", &name, &error))?;
+            return Self::new(file, name)?.of_what_stands(true);
         }
         let kind = std::fs::metadata(path).map(|metadata| metadata.file_type());
         let mut options = OpenOptions::new();
@@ -92,11 +94,8 @@ impl Local {
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let (kind, size) = if kind.is_block_device() {
-            let end = file.seek(SeekFrom::End(0));
-            (
-                Kind::Device,
-                end.map_err(|error| failed("measure", &name, &error))?,
-            )
+            let size = size_of_device(&mut file).map_err(|error| failed("measure", &name, &error))?;
+            (Kind::Device, size)
         } else if kind.is_file() {
             (Kind::Regular, metadata.len())
         } else {
@@ -112,9 +111,33 @@ impl Local {
         })
     }
 
+    /// What a shell opened for us (`- >> file`, or after another program of a group) goes on where it stands: in
+    /// order, as a pipe does.
+    fn of_what_stands(mut self, is_standard: bool) -> Result<Self> {
+        if !is_standard || self.kind == Kind::Stream {
+            return Ok(self);
+        }
+        let flags =
+            rustix::fs::fcntl_getfl(&self.file).map_err(|error| self.failed("look at", &error.into()))?;
+        let start = self.file.stream_position();
+        let start = start.map_err(|error| failed("look at", &self.name, &error))?;
+        if start > 0 || flags.contains(OFlags::APPEND) {
+            (self.kind, self.size) = (Kind::Stream, 0);
+        }
+        Ok(self)
+    }
+
     pub fn failed(&self, doing: &str, error: &io::Error) -> Error {
         failed(doing, &self.name, error)
     }
+}
+
+/// In bytes. The file goes on where it stood.
+fn size_of_device(file: &mut File) -> io::Result<u64> {
+    let before = file.stream_position()?;
+    let size = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(before))?;
+    Ok(size)
 }
 
 fn is_standard(path: &Path) -> bool {

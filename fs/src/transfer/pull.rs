@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lacuna_transport::digest::{Digest, DigestKind};
@@ -46,8 +48,19 @@ pub struct Compare {
     pub blocks: bool,
 }
 
-/// How it ended: the digest of what passed, and the target, for a message.
-type Written = (Option<Digest>, io::Result<()>);
+/// Holes that take time, because they are written or hashed as zeros, are taken in parts of this many bytes, so
+/// that progress is shown and an end is noticed.
+const HOLE_PART_BYTES: u64 = 256 << 20;
+/// How long a pipe that nobody reads may hold up an end that the user wants.
+const LEAVE_AFTER: Duration = Duration::from_millis(100);
+
+/// How the writing ended.
+#[derive(Debug)]
+enum Written {
+    /// All came; the digest of it.
+    Whole(Option<Digest>),
+    BrokenOff,
+}
 
 /// Pulls. When `stop` resolves, what came is made durable and the transfer ends with `Interrupted`.
 pub async fn pull<R: Remote>(
@@ -59,53 +72,105 @@ pub async fn pull<R: Remote>(
 ) -> Result<Option<Digest>> {
     Tally::add(&job.tally.total_bytes, job.range.len());
     let (sender, receiver) = mpsc::channel(QUEUE_PIECES_MAX);
-    let hasher = Hasher::new(job.digest);
-    let tally = Arc::clone(&job.tally);
-    let writer = tokio::task::spawn_blocking(move || write_all(receiver, target, hasher, &tally));
-    let fetched = tokio::select! {
-        fetched = fetch_all(volume, job, &sender) => fetched,
-        () = stop => Err(interrupted()),
+    let may_block = target.may_block();
+    let stopped = Arc::new(AtomicBool::new(false));
+    let writer = Writer {
+        slow_holes: target.writes_holes() || job.digest == Some(DigestKind::Blake3),
+        target,
+        hasher: Hasher::new(job.digest),
+        tally: Arc::clone(&job.tally),
+        stopped: Arc::clone(&stopped),
     };
-    let moved = match fetched {
-        Ok(()) => sender.send(None).await.map_err(|_| interrupted()),
-        Err(error) => Err(error),
+    let mut writer = tokio::task::spawn_blocking(move || writer.write_all(receiver));
+    let both = async {
+        let moved = match fetch_all(volume, job, &sender).await {
+            Ok(()) => sender.send(None).await.map_err(|_| interrupted()),
+            Err(error) => Err(error),
+        };
+        drop(sender);
+        (moved, (&mut writer).await)
     };
-    drop(sender);
-    let (digest, written) = writer.await.map_err(|error| thread_lost(&error))?;
+    let ended = tokio::select! {
+        ended = both => Some(ended),
+        () = stop => None,
+    };
+    let (moved, written) = match ended {
+        Some(ended) => ended,
+        None => {
+            stopped.store(true, Ordering::Relaxed);
+            // Nothing can end a write to a pipe that nobody reads: it is left alone.
+            let limit = if may_block { LEAVE_AFTER } else { Duration::MAX };
+            match tokio::time::timeout(limit, writer).await {
+                Ok(written) => (Err(interrupted()), written),
+                Err(_) => return Err(interrupted()),
+            }
+        }
+    };
     // A target that failed ends the fetching too: its error is the cause.
-    written.map_err(|error| super::local::failed("write", name, &error))?;
-    moved.map(|()| digest)
+    let written = written
+        .map_err(|error| thread_lost(&error))?
+        .map_err(|error| super::local::failed("write", name, &error))?;
+    match written {
+        Written::Whole(digest) => Ok(digest),
+        Written::BrokenOff => Err(moved.err().unwrap_or_else(interrupted)),
+    }
 }
 
-/// Writes what comes, until `None` says that it was all.
-fn write_all(
-    mut moves: mpsc::Receiver<Option<Move>>,
-    mut target: Box<dyn Target>,
-    mut hasher: Hasher,
-    tally: &Tally,
-) -> Written {
-    while let Some(next) = moves.blocking_recv() {
-        let done = match next {
-            None => return (hasher.finish(), target.finish()),
-            Some(Move::Put(piece)) => {
-                hasher.piece(&piece);
-                let counter = match &piece {
-                    Piece::Data(_) => &tally.data_bytes,
-                    Piece::Hole(_) => &tally.hole_bytes,
-                };
-                target.put(&piece).inspect(|()| Tally::add(counter, piece.len()))
+/// The side of the target.
+struct Writer {
+    target: Box<dyn Target>,
+    hasher: Hasher,
+    tally: Arc<Tally>,
+    /// The user wants an end.
+    stopped: Arc<AtomicBool>,
+    slow_holes: bool,
+}
+
+impl Writer {
+    /// Writes what comes, until `None` says that it was all.
+    fn write_all(mut self, mut moves: mpsc::Receiver<Option<Move>>) -> io::Result<Written> {
+        while let Some(next) = moves.blocking_recv() {
+            match next {
+                None => {
+                    self.target.finish()?;
+                    return Ok(Written::Whole(self.hasher.finish()));
+                }
+                Some(Move::Put(Piece::Hole(len))) => self.hole(len)?,
+                Some(Move::Put(piece)) => {
+                    self.hasher.piece(&piece);
+                    self.target.put(&piece)?;
+                    Tally::add(&self.tally.data_bytes, piece.len());
+                }
+                Some(Move::Keep(bytes)) => {
+                    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                    self.hasher.piece(&Piece::Data(bytes));
+                    self.target.keep(len)?;
+                    Tally::add(&self.tally.same_bytes, len);
+                }
             }
-            Some(Move::Keep(bytes)) => {
-                let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                hasher.piece(&Piece::Data(bytes));
-                target.keep(len).inspect(|()| Tally::add(&tally.same_bytes, len))
+            if self.stopped.load(Ordering::Relaxed) {
+                break;
             }
-        };
-        if let Err(error) = done {
-            return (None, Err(error));
         }
+        self.target.break_off().map(|()| Written::BrokenOff)
     }
-    (None, target.break_off())
+
+    fn hole(&mut self, len: u64) -> io::Result<()> {
+        let most = if self.slow_holes {
+            HOLE_PART_BYTES
+        } else {
+            u64::MAX
+        };
+        let mut left = len;
+        while left > 0 && !self.stopped.load(Ordering::Relaxed) {
+            let part = left.min(most);
+            self.hasher.piece(&Piece::Hole(part));
+            self.target.put(&Piece::Hole(part))?;
+            Tally::add(&self.tally.hole_bytes, part);
+            left -= part;
+        }
+        Ok(())
+    }
 }
 
 type Moves = mpsc::Sender<Option<Move>>;

@@ -9,7 +9,7 @@ use lacuna_transport::limits::RECORD_BYTES_MAX;
 use lacuna_transport::records::{self, Decoder, Encoder, RecordError};
 
 use super::source::Source;
-use super::target::Target;
+use super::target::{self, Target};
 use crate::zeros::Piece;
 
 /// Bytes read at once.
@@ -26,11 +26,13 @@ pub struct RecordTarget {
     /// `None` once the end is written.
     encoder: Option<Encoder>,
     digest: InOrder,
+    may_block: bool,
 }
 
 impl RecordTarget {
     /// Begins a stream of `size` logical bytes.
     pub fn new(out: File, size: u64) -> io::Result<Self> {
+        let may_block = !out.metadata()?.is_file();
         let encoder = Encoder::new(Some(size)).map_err(bad)?;
         let mut out = BufWriter::new(out);
         out.write_all(&encoder.head())?;
@@ -38,6 +40,7 @@ impl RecordTarget {
             out,
             encoder: Some(encoder),
             digest: InOrder::new(DigestKind::Tree),
+            may_block,
         })
     }
 
@@ -77,12 +80,18 @@ impl Target for RecordTarget {
         let encoder = self.encoder.take().ok_or_else(|| bad(RecordError::Trailing))?;
         let end = encoder.end(records::Digest::Tree(digest.bytes)).map_err(bad)?;
         self.out.write_all(&end)?;
-        self.out.flush()
+        self.out.flush()?;
+        target::sync(self.out.get_ref())
     }
 
     /// Without an end record, so that who reads it knows.
     fn break_off(&mut self) -> io::Result<()> {
-        self.out.flush()
+        self.out.flush()?;
+        target::sync(self.out.get_ref())
+    }
+
+    fn may_block(&self) -> bool {
+        self.may_block
     }
 }
 

@@ -1,11 +1,12 @@
 //! Where a volume is pulled to. Blocking, in order.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 use super::Sparse;
 use super::local::{Kind, Local, fallocate};
@@ -25,6 +26,16 @@ pub trait Target: Send {
 
     /// No more will come: what came is made durable.
     fn break_off(&mut self) -> io::Result<()>;
+
+    /// A write may wait for ever, for whoever reads a pipe.
+    fn may_block(&self) -> bool {
+        false
+    }
+
+    /// Holes are written as zeros, so that they take as long as data does.
+    fn writes_holes(&self) -> bool {
+        false
+    }
 }
 
 /// The target for an open local file.
@@ -136,6 +147,10 @@ impl Target for Seekable {
     }
 
     fn keep(&mut self, len: u64) -> io::Result<()> {
+        if self.sparse == Sparse::Never && !self.is_device {
+            // Zeros may be the same as a hole that is there. One that cannot be filled stays, and reads the same.
+            fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.at, len)?;
+        }
         self.at += len;
         Ok(())
     }
@@ -144,11 +159,17 @@ impl Target for Seekable {
         if !self.is_device {
             self.file.set_len(self.at)?;
         }
+        // What others write to the same open file, as a shell does after `-`, follows.
+        (&self.file).seek(SeekFrom::Start(self.at))?;
         self.file.sync_all()
     }
 
     fn break_off(&mut self) -> io::Result<()> {
         self.file.sync_all()
+    }
+
+    fn writes_holes(&self) -> bool {
+        self.sparse == Sparse::Never
     }
 }
 
@@ -177,10 +198,26 @@ impl Target for Stream {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.0.flush()
+        sync(&self.0)
     }
 
     fn break_off(&mut self) -> io::Result<()> {
-        self.0.flush()
+        sync(&self.0)
+    }
+
+    fn may_block(&self) -> bool {
+        true
+    }
+
+    fn writes_holes(&self) -> bool {
+        true
+    }
+}
+
+/// Makes what was written durable; a pipe keeps nothing, and says so.
+pub(super) fn sync(file: &File) -> io::Result<()> {
+    match rustix::fs::fsync(file) {
+        Err(error) if error != Errno::INVAL => Err(error.into()),
+        _ => Ok(()),
     }
 }
