@@ -10,6 +10,7 @@ mod interrupt;
 pub mod key;
 pub mod mount;
 pub mod mount_helper;
+mod output;
 mod progress;
 pub mod pull;
 pub mod push;

@@ -1,7 +1,5 @@
 //! `lacuna ls`, `stat` and `map`: the same operations without a mount.
 
-use std::io::{self, Write};
-
 use clap::Args;
 use lacuna_transport::attr::{Attr, NodeKind};
 use lacuna_transport::extent::Extent;
@@ -11,6 +9,7 @@ use serde::Serialize;
 use super::Global;
 use super::connect::ask;
 use super::finish::ShownStream;
+use super::output::{print, printable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::mount_options::TIMEOUT_DEFAULT;
@@ -210,32 +209,5 @@ fn shown(name: &str, attr: &Attr) -> Shown {
         gid: attr.gid,
         modified: attr.modified.seconds,
         generation: attr.generation.0,
-    }
-}
-
-/// A name of a server must not steer the terminal.
-pub(super) fn printable(name: &str) -> String {
-    name.chars()
-        .map(|letter| if letter.is_control() { '?' } else { letter })
-        .collect()
-}
-
-/// Prints as JSON or as text. A reader that went away (`| head`) is no failure.
-pub(super) fn print<T: Serialize + ?Sized>(
-    json: bool,
-    value: &T,
-    text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> anyhow::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let written = if json {
-        serde_json::to_writer_pretty(&mut out, value)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(out))
-    } else {
-        text(&mut out)
-    };
-    match written.and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
     }
 }

@@ -14,8 +14,8 @@ use lacuna_transport::id::BootId;
 use serde::Serialize;
 
 use super::Global;
-use super::browse::{print, printable};
 use super::connect::ask;
+use super::output::{print, printable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::remote::quic::{QuicRemote, QuicVolume};

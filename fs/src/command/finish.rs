@@ -8,8 +8,8 @@ use lacuna_transport::wire::message::{StreamReport, StreamState};
 use serde::Serialize;
 
 use super::Global;
-use super::browse::{print, printable};
 use super::connect::ask;
+use super::output::{print, printable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::remote::quic::QuicRemote;

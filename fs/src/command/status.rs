@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::Global;
-use super::browse::print;
+use super::output::print;
 use crate::control;
 use crate::fuse::mount;
 use crate::size::human;

@@ -10,8 +10,8 @@ use lacuna_transport::digest::{Digest, DigestKind};
 use serde::Serialize;
 
 use super::Global;
-use super::browse::printable;
 use super::interrupt::Interrupt;
+use super::output::printable;
 use crate::client::{Client, Compress, Options, WINDOW_BYTES_MIN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
