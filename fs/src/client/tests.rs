@@ -1,3 +1,5 @@
+//! The crate API over a server in memory.
+
 use bytes::Bytes;
 use lacuna_transport::extent::ExtentKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
