@@ -1,4 +1,4 @@
-//! The client over a server in memory.
+//! The crate API over a server in memory.
 
 use bytes::Bytes;
 use lacuna_transport::extent::ExtentKind;
@@ -116,4 +116,28 @@ async fn what_is_not_a_volume_is_refused() {
     assert!(text.contains("11") && text.contains("10"), "{text}");
     let read_only = client.open("v", Access::Read).await.unwrap();
     assert!(read_only.write(0, b"x").await.is_err());
+}
+
+/// Nobody knows how much of a write was taken in whose caller stopped waiting, so nothing is written behind it.
+#[tokio::test(start_paused = true)]
+async fn a_writer_whose_write_was_given_up_takes_no_more() {
+    let remote = MemoryRemote::default();
+    let options = Options {
+        window_bytes: WINDOW_BYTES_MIN,
+        timeout: None,
+        ..Options::default()
+    };
+    let client = Client::over(remote.clone(), &options);
+    let size = 4 * WINDOW_BYTES_MIN;
+    let volume = client.create("v", size).await.unwrap();
+    let mut writer = volume.writer(0..size).unwrap();
+    remote.delay(crate::remote::memory::Delays {
+        before: Duration::from_secs(3600),
+        ..Default::default()
+    });
+    let most = Bytes::from(vec![1; 3 << 22]);
+    let waited = tokio::time::timeout(Duration::from_secs(1), writer.write(Piece::Data(most))).await;
+    assert!(waited.is_err(), "a window of 4 MiB took in 12 MiB: {waited:?}");
+    assert!(writer.write_all(b"behind").await.is_err(), "a write was lost");
+    assert!(writer.shutdown().await.is_err(), "a write was lost");
 }

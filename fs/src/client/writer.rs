@@ -26,20 +26,25 @@ type Work<R> = Pin<Box<dyn Future<Output = (Cursor<R>, Result<()>)> + Send>>;
 /// [`Self::finish`].
 ///
 /// ```no_run
-/// use lacuna::client::{Piece, Volume};
+/// use lacuna::client::{Access, Client};
 /// use tokio::io::AsyncWriteExt;
 ///
-/// # async fn example(volume: Volume, mut source: impl tokio::io::AsyncRead + Unpin) -> std::io::Result<()> {
-/// // Who knows where the holes are says so.
-/// let mut writer = volume.writer(0..1 << 30)?;
-/// writer.write(Piece::Hole(1 << 20)).await?;
-/// writer.write(Piece::Data(vec![7; 4096].into())).await?;
+/// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let from = client.open("debian.raw", Access::Read).await?;
+/// let to = client.create("copy.raw", from.size()).await?;
+/// // As data and holes: a hole is one piece of any length.
+/// let mut pieces = from.reader(0..1 << 30)?;
+/// let mut writer = to.writer(0..1 << 30)?;
+/// while let Some(piece) = pieces.next().await? {
+///     writer.write(piece).await?;
+/// }
 /// writer.finish().await?;
-///
-/// // Who has bytes alone copies them: blocks of zeros become holes.
-/// let mut writer = volume.writer(0..1 << 30)?;
-/// tokio::io::copy(&mut source, &mut writer).await?;
-/// writer.shutdown().await
+/// // As bytes alone, for programs that know nothing else: zeros become holes again.
+/// let mut bytes = from.reader(1 << 30..from.size())?;
+/// let mut writer = to.writer(1 << 30..from.size())?;
+/// tokio::io::copy(&mut bytes, &mut writer).await?;
+/// writer.shutdown().await?;
+/// # Ok(())
 /// # }
 /// ```
 pub struct SparseWriter<R: Remote = QuicRemote> {
@@ -49,7 +54,9 @@ pub struct SparseWriter<R: Remote = QuicRemote> {
 enum State<R: Remote> {
     Idle(Cursor<R>),
     Busy(Work<R>),
-    /// A call panicked in the middle.
+    /// Busy with the flush of a shutdown.
+    Flushing(Work<R>),
+    /// A call was dropped or failed in the middle: what of it was written is not known.
     Lost,
 }
 
@@ -119,30 +126,39 @@ impl<R: Remote> SparseWriter<R> {
     async fn idle(&mut self) -> Result<Cursor<R>> {
         match std::mem::replace(&mut self.state, State::Lost) {
             State::Idle(cursor) => Ok(cursor),
-            State::Busy(work) => {
+            State::Busy(work) | State::Flushing(work) => {
                 let (cursor, result) = work.await;
                 result.map(|()| cursor)
             }
-            State::Lost => Err(Error::new(ErrorKind::Internal, "a write was given up half way")),
+            State::Lost => Err(lost()),
         }
     }
 
     /// Waits for the work under way.
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        if let State::Busy(work) = &mut self.state {
-            let (cursor, result) = ready!(work.as_mut().poll(context));
-            self.state = State::Idle(cursor);
-            return Poll::Ready(result);
+        match &mut self.state {
+            State::Idle(_) => Poll::Ready(Ok(())),
+            State::Busy(work) | State::Flushing(work) => {
+                let (cursor, result) = ready!(work.as_mut().poll(context));
+                self.state = State::Idle(cursor);
+                Poll::Ready(result)
+            }
+            State::Lost => Poll::Ready(Err(lost())),
         }
-        Poll::Ready(Ok(()))
     }
 
-    fn begin(&mut self, work: impl FnOnce(Cursor<R>) -> Work<R>) {
+    /// Begins work, as [`State::Busy`] or [`State::Flushing`], once nothing else is under way.
+    fn begin(&mut self, work: impl FnOnce(Cursor<R>) -> State<R>) {
         self.state = match std::mem::replace(&mut self.state, State::Lost) {
-            State::Idle(cursor) => State::Busy(work(cursor)),
+            State::Idle(cursor) => work(cursor),
             other => other,
         };
     }
+}
+
+fn lost() -> Error {
+    let text = "a write was given up half way: write the range again from its beginning";
+    Error::new(ErrorKind::Internal, text)
 }
 
 impl<R: Remote> AsyncWrite for SparseWriter<R> {
@@ -155,10 +171,10 @@ impl<R: Remote> AsyncWrite for SparseWriter<R> {
         let bytes = Bytes::copy_from_slice(&bytes[..bytes.len().min(TAKEN_BYTES_MAX)]);
         let len = bytes.len();
         self.begin(|mut cursor| {
-            Box::pin(async move {
+            State::Busy(Box::pin(async move {
                 let result = cursor.put_bytes(&bytes).await;
                 (cursor, result)
-            })
+            }))
         });
         Poll::Ready(Ok(len))
     }
@@ -168,14 +184,15 @@ impl<R: Remote> AsyncWrite for SparseWriter<R> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_idle(context))?;
-        // Begun once for each call: a second one finds nothing to flush.
-        self.begin(|cursor| {
-            Box::pin(async move {
-                let result = cursor.volume.flush().await;
-                (cursor, result)
-            })
-        });
+        if !matches!(self.state, State::Flushing(_)) {
+            ready!(self.poll_idle(context))?;
+            self.begin(|cursor| {
+                State::Flushing(Box::pin(async move {
+                    let result = cursor.volume.flush().await;
+                    (cursor, result)
+                }))
+            });
+        }
         self.poll_idle(context).map_err(Into::into)
     }
 }

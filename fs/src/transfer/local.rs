@@ -46,7 +46,7 @@ impl Local {
             File::open(path)
         };
         let file = opened.map_err(|error| failed("open", &name, &error))?;
-        Self::new(file, name)?.of_what_stands(is_standard(path))
+        Self::new(file, name)?.where_it_stands(is_standard(path))
     }
 
     /// Opens what is to be written, and makes a regular file of what is not there. What is in it stays. A block
@@ -56,7 +56,7 @@ impl Local {
         if is_standard(path) {
             let opened = io::stdout().as_fd().try_clone_to_owned().map(File::from);
             let file = opened.map_err(|error| failed("open", &name, &error))?;
-            return Self::new(file, name)?.of_what_stands(true);
+            return Self::new(file, name)?.where_it_stands(true);
         }
         let kind = std::fs::metadata(path).map(|metadata| metadata.file_type());
         let mut options = OpenOptions::new();
@@ -113,7 +113,7 @@ impl Local {
 
     /// What a shell opened for us (`- >> file`, or after another program of a group) goes on where it stands: in
     /// order, as a pipe does.
-    fn of_what_stands(mut self, is_standard: bool) -> Result<Self> {
+    fn where_it_stands(mut self, is_standard: bool) -> Result<Self> {
         if !is_standard || self.kind == Kind::Stream {
             return Ok(self);
         }

@@ -76,18 +76,20 @@ impl Seekable {
         if self.sparse == Sparse::Never {
             return self.zero(start, end);
         }
-        // A new file ends behind its last hole when it is finished.
-        let end = end.min(self.size_before);
-        if start >= end {
+        if start >= self.size_before {
+            // A new file ends behind its last hole when it is finished.
             return Ok(());
         }
+        let old_end = end.min(self.size_before);
         if !self.is_device {
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            // Also beyond the old end: the last block is freed only as a whole.
             return match fallocate(&self.file, punch, start, end - start)? {
                 true => Ok(()),
-                false => self.write_zeros(start, end),
+                false => self.write_zeros(start, old_end),
             };
         }
+        let end = old_end;
         // The kernel discards only where the device then reads zeros; it takes whole blocks.
         let (from, to) = (
             start.next_multiple_of(BLOCK_BYTES),

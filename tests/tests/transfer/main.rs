@@ -209,6 +209,18 @@ impl Running {
         Process::new(number).context("no process")
     }
 
+    /// Waits for its first line of progress, which is taken.
+    fn says_something(&mut self) -> Result<()> {
+        let stderr = self.0.stderr.as_mut().context("no output")?;
+        let mut byte = [0];
+        while byte != *b"\n" {
+            stderr
+                .read_exact(&mut byte)
+                .context("it ended before it said anything")?;
+        }
+        Ok(())
+    }
+
     /// Waits for its end, and tells how it was.
     fn ended(mut self) -> Result<Ended> {
         let mut status = None;

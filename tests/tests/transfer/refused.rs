@@ -113,7 +113,12 @@ fn a_server_without_space_is_told() -> Result<()> {
     let source = stage.local("source");
     write_data(&source, 16 * MIB)?;
     File::create_new(stage.original("v"))?.set_len(16 * MIB)?;
-    refused(&mut stage.push(&source, "v", &["--progress=none"])?, &["pace"])?;
+    let ended = command::finish(&mut stage.push(&source, "v", &[])?)?;
+    let last = ended.stderr.lines().last().unwrap_or_default();
+    ensure!(
+        ended.code == Some(1) && last.contains("No space left"),
+        "{ended:?}"
+    );
     drop(stage);
     drop(backing);
     Ok(())
