@@ -111,6 +111,8 @@ pub struct SparseReader {
     /// Keeps the window closed for what is in `ready`.
     room: Option<OwnedSemaphorePermit>,
     planner: JoinHandle<()>,
+    /// Why it gives nothing any more: what comes behind a part that is missing is never taken for all of it.
+    failed: Option<Error>,
 }
 
 impl Drop for SparseReader {
@@ -134,16 +136,26 @@ impl SparseReader {
             ready: VecDeque::new(),
             room: None,
             planner,
+            failed: None,
         }
     }
 
     /// The next piece, `None` at the end. Data comes in pieces of at most 1 MiB, a hole in one or more. Safe to
-    /// cancel: nothing is lost.
+    /// cancel: nothing is lost. After an error it fails for ever.
     pub async fn next(&mut self) -> Result<Option<Piece>> {
         std::future::poll_fn(|context| self.poll_piece(context)).await
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Piece>>> {
+        if let Some(error) = &self.failed {
+            return Poll::Ready(Err(error.clone()));
+        }
+        let piece = ready!(self.poll_next_piece(context));
+        self.failed = piece.as_ref().err().cloned();
+        Poll::Ready(piece)
+    }
+
+    fn poll_next_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Piece>>> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
                 return Poll::Ready(Ok(Some(piece)));

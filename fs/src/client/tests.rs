@@ -141,3 +141,28 @@ async fn a_writer_whose_write_was_given_up_takes_no_more() {
     assert!(writer.write_all(b"behind").await.is_err(), "a write was lost");
     assert!(writer.shutdown().await.is_err(), "a write was lost");
 }
+
+/// Neither an end nor what comes behind it, which would be taken for the whole content.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_failed_fails_for_ever() {
+    let (remote, client) = client();
+    let (volume, _) = striped(&client).await;
+    for known in [false, true] {
+        if known {
+            volume.extents(0..volume.size(), 1000).await.unwrap();
+        }
+        remote.fail_with(Some(ErrorKind::Io));
+        let mut reader = volume.reader(0..volume.size()).unwrap();
+        let error = loop {
+            match reader.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("a server that fails gave all of it"),
+                Err(error) => break error,
+            }
+        };
+        remote.fail_with(None);
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(reader.next().await.unwrap_err().kind(), ErrorKind::Io);
+        assert!(reader.read_to_end(&mut Vec::new()).await.is_err());
+    }
+}
