@@ -90,6 +90,7 @@ async fn pull_volume(job: Job<'_>, args: &PullArgs) -> Result<Moved> {
     let target = target_for(local, options, range.len())?;
     let pull = Pull {
         range,
+        sparse: options.sparse(),
         digest,
         compare,
         tally: Arc::clone(job.tally),

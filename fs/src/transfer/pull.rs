@@ -15,11 +15,11 @@ use tokio::sync::mpsc;
 
 use super::compare::{self, Found};
 use super::target::Target;
-use super::{Hasher, QUEUE_PIECES_MAX, Tally, interrupted, thread_lost};
+use super::{Hasher, QUEUE_PIECES_MAX, Sparse, Tally, interrupted, thread_lost};
 use crate::client::Volume;
 use crate::error::Result;
 use crate::remote::Remote;
-use crate::zeros::Piece;
+use crate::zeros::{self, Piece};
 
 /// What is made with the target.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ enum Move {
 #[derive(Debug)]
 pub struct Pull {
     pub range: ByteRange,
+    pub sparse: Sparse,
     pub digest: Option<DigestKind>,
     /// What is in the target is compared first, and left where it is the same.
     pub compare: Option<Compare>,
@@ -77,6 +78,9 @@ pub async fn pull<R: Remote>(
     let writer = Writer {
         slow_holes: target.writes_holes() || job.digest == Some(DigestKind::Blake3),
         target,
+        find_zeros: job.sparse == Sparse::Always,
+        left: job.range.len(),
+        at: 0,
         hasher: Hasher::new(job.digest),
         tally: Arc::clone(&job.tally),
         stopped: Arc::clone(&stopped),
@@ -119,6 +123,11 @@ pub async fn pull<R: Remote>(
 /// The side of the target.
 struct Writer {
     target: Box<dyn Target>,
+    /// Data may be zeros too.
+    find_zeros: bool,
+    at: u64,
+    /// Bytes still to come.
+    left: u64,
     hasher: Hasher,
     tally: Arc<Tally>,
     /// The user wants an end.
@@ -136,16 +145,22 @@ impl Writer {
                     return Ok(Written::Whole(self.hasher.finish()));
                 }
                 Some(Move::Put(Piece::Hole(len))) => self.hole(len)?,
-                Some(Move::Put(piece)) => {
-                    self.hasher.piece(&piece);
-                    self.target.put(&piece)?;
-                    Tally::add(&self.tally.data_bytes, piece.len());
+                Some(Move::Put(Piece::Data(bytes))) if self.find_zeros => {
+                    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                    for piece in zeros::split(self.at, &bytes, self.left == len) {
+                        match piece {
+                            Piece::Hole(len) => self.hole(len)?,
+                            Piece::Data(bytes) => self.data(bytes)?,
+                        }
+                    }
                 }
+                Some(Move::Put(Piece::Data(bytes))) => self.data(bytes)?,
                 Some(Move::Keep(bytes)) => {
                     let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                     self.hasher.piece(&Piece::Data(bytes));
                     self.target.keep(len)?;
                     Tally::add(&self.tally.same_bytes, len);
+                    self.advance(len);
                 }
             }
             if self.stopped.load(Ordering::Relaxed) {
@@ -153,6 +168,20 @@ impl Writer {
             }
         }
         self.target.break_off().map(|()| Written::BrokenOff)
+    }
+
+    fn advance(&mut self, len: u64) {
+        self.at += len;
+        self.left = self.left.saturating_sub(len);
+    }
+
+    fn data(&mut self, bytes: Bytes) -> io::Result<()> {
+        let piece = Piece::Data(bytes);
+        self.hasher.piece(&piece);
+        self.target.put(&piece)?;
+        Tally::add(&self.tally.data_bytes, piece.len());
+        self.advance(piece.len());
+        Ok(())
     }
 
     fn hole(&mut self, len: u64) -> io::Result<()> {
@@ -167,6 +196,7 @@ impl Writer {
             self.hasher.piece(&Piece::Hole(part));
             self.target.put(&Piece::Hole(part))?;
             Tally::add(&self.tally.hole_bytes, part);
+            self.advance(part);
             left -= part;
         }
         Ok(())

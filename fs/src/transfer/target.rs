@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::Sparse;
 use super::local::{Kind, Local, fallocate};
-use crate::zeros::{self, BLOCK_BYTES, Piece};
+use crate::zeros::{BLOCK_BYTES, Piece};
 
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
@@ -135,15 +135,6 @@ impl Target for Seekable {
     fn put(&mut self, piece: &Piece) -> io::Result<()> {
         match piece {
             Piece::Hole(len) => self.hole(*len),
-            Piece::Data(bytes) if self.sparse == Sparse::Always => {
-                for piece in zeros::split(self.at, bytes, false) {
-                    match piece {
-                        Piece::Data(bytes) => self.data(&bytes)?,
-                        Piece::Hole(len) => self.hole(len)?,
-                    }
-                }
-                Ok(())
-            }
             Piece::Data(bytes) => self.data(bytes),
         }
     }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use lacuna_transport::digest::{InOrder, UNIT_BYTES as HASHED_BYTES};
 use lacuna_transport::path::NodePath;
 use lacuna_transport::range::ByteRange;
@@ -25,6 +26,7 @@ use super::*;
 use crate::client::{Access, Client, Options, Volume};
 use crate::error::Result;
 use crate::remote::memory::{MemoryRemote, UNIT_BYTES};
+use crate::zeros;
 
 /// Runs of a content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +125,7 @@ async fn open(remote: &MemoryRemote, access: Access) -> (Client<MemoryRemote>, V
 fn job(range: ByteRange) -> Pull {
     Pull {
         range,
+        sparse: Sparse::Auto,
         digest: Some(DigestKind::Tree),
         compare: None,
         tally: Arc::default(),
@@ -174,6 +177,7 @@ proptest! {
         let remote = serve(&layout, 0);
         remote.forget(lacks);
         let tally = Arc::<Tally>::default();
+        let compared = compare;
         let digest = block_on(async {
             let (_client, volume) = open(&remote, Access::Read).await;
             let local = Local::target(&name).unwrap();
@@ -182,12 +186,17 @@ proptest! {
                 old_bytes: local.size,
                 blocks,
             });
-            let job = Pull { compare, tally: Arc::clone(&tally), ..job(range) };
+            let job = Pull { sparse, compare, tally: Arc::clone(&tally), ..job(range) };
             pull(&volume, job, target::raw(local, sparse), "file", std::future::pending()).await
         });
         prop_assert_eq!(digest.unwrap(), Some(digest_of(&expected)));
         prop_assert!(fs::read(&name).unwrap() == expected, "the file differs");
         prop_assert_eq!(tally.done(), range.len());
+        if sparse == Sparse::Always && compared.is_none() && range.start().is_multiple_of(zeros::BLOCK_BYTES) {
+            let whole_zeros = zeros::split(0, &Bytes::from(expected), true);
+            let hole: u64 = whole_zeros.iter().filter(|piece| matches!(piece, Piece::Hole(_))).map(Piece::len).sum();
+            prop_assert_eq!(tally.hole(), hole, "zeros count as what they became");
+        }
         let file = File::open(&name).unwrap();
         if sparse == Sparse::Never {
             let blocks = file.metadata().unwrap().blocks() * 512;
