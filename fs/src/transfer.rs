@@ -3,7 +3,7 @@
 //!
 //! A transfer has two sides that run at once: the volume (async, many requests on their way) and a local
 //! [`source`] or [`target`] (blocking, in order, on a thread of its own), with a bounded queue of
-//! [`Piece`](crate::zeros::Piece)s between them. A hole is one piece of any length from one end to the other.
+//! [`Piece`]s between them. A hole is one piece of any length from one end to the other.
 //!
 //! Invariants: nothing outside the range is touched; no byte of a source is read twice; what is refused is
 //! refused before anything moves, where that can be known.
