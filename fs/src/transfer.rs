@@ -9,6 +9,7 @@
 //! refused before anything moves, where that can be known.
 
 mod compare;
+mod early_sync;
 pub mod local;
 pub mod pull;
 pub mod push;

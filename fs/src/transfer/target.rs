@@ -9,6 +9,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::Sparse;
+use super::early_sync::EarlySync;
 use super::local::{Kind, Local, fallocate};
 use crate::zeros::{BLOCK_BYTES, Piece};
 
@@ -47,6 +48,7 @@ pub fn raw(local: Local, sparse: Sparse) -> Box<dyn Target> {
             size_before: local.size,
             at: 0,
             sparse,
+            early_sync: EarlySync::default(),
             file: local.file,
         }),
     }
@@ -61,12 +63,15 @@ struct Seekable {
     size_before: u64,
     at: u64,
     sparse: Sparse,
+    early_sync: EarlySync,
 }
 
 impl Seekable {
     fn data(&mut self, bytes: &Bytes) -> io::Result<()> {
         self.file.write_all_at(bytes, self.at)?;
-        self.at += u64::try_from(bytes.len()).unwrap_or(0);
+        let len = u64::try_from(bytes.len()).unwrap_or(0);
+        self.at += len;
+        self.early_sync.wrote(&self.file, len);
         Ok(())
     }
 
@@ -154,10 +159,12 @@ impl Target for Seekable {
         }
         // What others write to the same open file, as a shell does after `-`, follows.
         (&self.file).seek(SeekFrom::Start(self.at))?;
+        self.early_sync.finish()?;
         self.file.sync_all()
     }
 
     fn break_off(&mut self) -> io::Result<()> {
+        self.early_sync.finish()?;
         self.file.sync_all()
     }
 
