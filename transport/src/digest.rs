@@ -3,7 +3,7 @@
 //! | kind | of | a hole costs |
 //! |---|---|---|
 //! | [`DigestKind::Blake3`] | the bytes, as `b3sum` of the raw image shows it | hashing its zeros, at memory speed |
-//! | [`DigestKind::Tree`] | our own tree over the hashes of 1 MiB units | O(log n), whatever its length |
+//! | [`DigestKind::Tree`] | our own tree over the hashes of 64 KiB units | O(log n), whatever its length |
 //!
 //! BLAKE3 numbers its blocks of 1024 bytes, so that the zeros at one offset come to something else than the same
 //! zeros at another: what `b3sum` shows cannot be had without hashing every hole. The tree has no offsets in it.
@@ -41,12 +41,15 @@ pub use self::tree::Tree;
 use crate::hex;
 use crate::range::ByteRange;
 
-/// Bytes of a unit of both kinds of digest: 2 to the power of this.
-pub const UNIT_LOG2: u8 = 20;
+/// Bytes of a unit of both kinds of digest: 2 to the power of this. Zeros beside data in a unit are hashed with it, so
+/// that larger units make a digest of many small extents slow.
+pub const UNIT_LOG2: u8 = 16;
 /// Bytes of a unit of both kinds of digest; the last one of a volume may be short.
 pub const UNIT_BYTES: u64 = 1 << UNIT_LOG2;
 /// The smallest unit that hashes are asked for, as a power of two: the block of most file systems.
 pub const UNIT_LOG2_MIN: u8 = 12;
+/// The largest one, as a power of two: a read.
+pub const UNIT_LOG2_MAX: u8 = 20;
 
 /// What a unit, or a node above units, comes to.
 pub type UnitHash = [u8; 32];

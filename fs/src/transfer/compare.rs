@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use lacuna_transport::digest::{Hashing, InUnits, UNIT_BYTES, UNIT_LOG2, UNIT_LOG2_MIN, UnitHash};
+use lacuna_transport::digest::{Hashing, InUnits, UNIT_LOG2_MAX, UNIT_LOG2_MIN, UnitHash};
 use lacuna_transport::extent::{Extent, ExtentKind};
 use lacuna_transport::range::ByteRange;
 
@@ -16,6 +16,7 @@ pub(super) const UNITS_MAX: usize = 16;
 /// Extents looked at in one go.
 const EXTENTS_MAX: usize = 4096;
 
+const UNIT_BYTES: u64 = 1 << UNIT_LOG2_MAX;
 const BLOCK_BYTES: u64 = 1 << UNIT_LOG2_MIN;
 
 /// A part of a volume, as it is compared.
@@ -84,7 +85,7 @@ pub(super) async fn differences<R: Remote>(
     bytes: &Bytes,
     blocks: bool,
 ) -> Result<Vec<(ByteRange, bool)>> {
-    let Some(there) = hashes(volume, range, UNIT_LOG2).await? else {
+    let Some(there) = hashes(volume, range, UNIT_LOG2_MAX).await? else {
         return Ok(vec![(range, false)]);
     };
     if there == local(bytes, UNIT_BYTES) {

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
-use lacuna_transport::digest::{Digest, DigestKind, InOrder, Tree, UNIT_BYTES, UNIT_LOG2, Units};
+use lacuna_transport::digest::{Digest, DigestKind, InOrder, Tree, UNIT_BYTES, UNIT_LOG2, UnitHash, Units};
 use lacuna_transport::extent::ExtentKind;
 use lacuna_transport::limits::DIGEST_BYTES_MAX;
 use lacuna_transport::range::ByteRange;
+use tokio::sync::mpsc;
 
 use super::thread_lost;
 use crate::client::Volume;
@@ -17,6 +18,8 @@ use crate::zeros::Piece;
 const EXTENTS_MAX: usize = 4096;
 /// Requests at once: the server hashes with as many threads as it has cores.
 const REQUESTS_MAX: usize = 4;
+/// A smaller hole between two units does not end a request: the server tells of it without reading.
+const JOINED_HOLE_BYTES_MAX: u64 = 1 << 20;
 /// More zeros than this are not hashed to make a digest that nobody asked for by name: about half a second.
 pub const HASHED_HOLE_BYTES_MAX: u64 = 1 << 30;
 
@@ -39,10 +42,12 @@ pub async fn digest_of<R: Remote>(volume: &Volume<R>, range: ByteRange, kind: Di
 }
 
 async fn ask<R: Remote>(volume: &Volume<R>, range: ByteRange, kind: DigestKind) -> Result<Digest> {
-    let mut tree = Tree::new(kind, range.len());
-    let units = tree.units();
+    let units = Units::new(kind, range.len());
+    let (hashed, receiver) = mpsc::channel(REQUESTS_MAX);
+    // Zeros are hashed here, and may be many.
+    let folded = tokio::task::spawn_blocking(move || fold(Tree::new(kind, range.len()), receiver));
     let mut under_way = VecDeque::new();
-    let mut wanted = wanted(volume, range, units).await?.into_iter().peekable();
+    let mut wanted = wanted(volume, range, units).await?.into_iter();
     loop {
         while under_way.len() < REQUESTS_MAX
             && let Some(part) = wanted.next()
@@ -61,13 +66,21 @@ async fn ask<R: Remote>(volume: &Volume<R>, range: ByteRange, kind: DigestKind) 
         };
         let hashes = task.await.map_err(|error| thread_lost(&error))??;
         let first = (part.start() - range.start()) / UNIT_BYTES;
+        // Fails only if that thread is gone, which is told below.
+        hashed.send((first, hashes)).await.ok();
+    }
+    drop(hashed);
+    folded.await.map_err(|error| thread_lost(&error))
+}
+
+/// Takes the hashes of runs of units, each with the index of its first, in order.
+fn fold(mut tree: Tree, mut hashed: mpsc::Receiver<(u64, Vec<UnitHash>)>) -> Digest {
+    while let Some((first, hashes)) = hashed.blocking_recv() {
         for (index, hash) in (first..).zip(hashes) {
             tree.set(index, hash);
         }
     }
-    // Zeros are hashed here, and may be many.
-    let finished = tokio::task::spawn_blocking(move || tree.finish());
-    finished.await.map_err(|error| thread_lost(&error))
+    tree.finish()
 }
 
 /// The units with data, joined to ranges that one request covers.
@@ -94,7 +107,8 @@ async fn wanted<R: Remote>(volume: &Volume<R>, range: ByteRange, units: Units) -
                 match wanted.last_mut() {
                     Some(before) if before.end() > unit.start() => {}
                     Some(before)
-                        if before.end() == unit.start() && before.len() + unit.len() <= DIGEST_BYTES_MAX =>
+                        if unit.start() - before.end() <= JOINED_HOLE_BYTES_MAX
+                            && unit.end() - before.start() <= DIGEST_BYTES_MAX =>
                     {
                         *before = ByteRange::new(before.start(), unit.end()).unwrap_or(*before);
                     }

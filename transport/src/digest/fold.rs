@@ -15,8 +15,8 @@ use super::{Digest, DigestKind, UNIT_BYTES, UnitHash, Units, zeros_hash};
 use crate::range::ByteRange;
 
 /// Another layout, unit size or node needs other contexts: these are what tells versions apart.
-const NODE_CONTEXT: &str = "lacuna volume digest, version 1, 1 MiB units: node";
-const ROOT_CONTEXT: &str = "lacuna volume digest, version 1, 1 MiB units: root";
+const NODE_CONTEXT: &str = "lacuna volume digest, version 1, 64 KiB units: node";
+const ROOT_CONTEXT: &str = "lacuna volume digest, version 1, 64 KiB units: root";
 
 static NODE_KEY: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context(NODE_CONTEXT));
 static ROOT_KEY: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context(ROOT_CONTEXT));

@@ -1,24 +1,25 @@
-//! A digest whose units come in any order, from here or from a server.
-
-use std::collections::BTreeMap;
+//! A digest of units that come one by one, from here or from a server.
 
 use super::fold::Fold;
 use super::{Digest, DigestKind, UnitHash, Units};
 use crate::range::ByteRange;
 
-/// All zeros at first. Keeps 32 bytes (and a key) for each unit that is not known to be zero.
+/// Takes the units that are not zero, in ascending order; what is left out is zero. Memory does not grow with their
+/// number.
 #[derive(Clone, Debug)]
 pub struct Tree {
     units: Units,
-    /// By index; what is missing is zero.
-    leaves: BTreeMap<u64, UnitHash>,
+    fold: Fold,
+    /// Units before this one are folded.
+    next: u64,
 }
 
 impl Tree {
-    pub const fn new(kind: DigestKind, size: u64) -> Self {
+    pub fn new(kind: DigestKind, size: u64) -> Self {
         Self {
             units: Units::new(kind, size),
-            leaves: BTreeMap::new(),
+            fold: Fold::new(kind),
+            next: 0,
         }
     }
 
@@ -26,45 +27,27 @@ impl Tree {
         self.units
     }
 
-    /// What a unit comes to: [`Units::leaf`], or what a server says if it hashes by [`Units::hashing`].
+    /// What a unit comes to: [`Units::leaf`], or what a server says if it hashes by [`Units::hashing`]. Later than
+    /// all before; in a digest of the other kind the zeros in between are hashed here.
     pub fn set(&mut self, index: u64, leaf: UnitHash) {
-        debug_assert!(index < self.units.count());
-        // In the other kind each unit of zeros has a hash of its own: telling them costs what it saves.
-        if self.units.kind() == DigestKind::Tree && leaf == self.units.zero_leaf(index) {
-            self.leaves.remove(&index);
-        } else {
-            self.leaves.insert(index, leaf);
-        }
+        debug_assert!(self.next <= index && index < self.units.count());
+        self.zeros_to(index);
+        self.fold.unit(leaf);
+        self.next = index + 1;
     }
 
-    /// The units of `range`, given as indices, are zeros again.
-    pub fn set_zeros(&mut self, range: ByteRange) {
-        let zeros = self.leaves.range(range.start()..range.end());
-        let indices: Vec<u64> = zeros.map(|(index, _)| *index).collect();
-        for index in indices {
-            self.leaves.remove(&index);
-        }
+    pub fn finish(self) -> Digest {
+        let size = self.units.size();
+        self.into_fold().finish(size)
     }
 
-    /// Units kept.
-    pub fn kept(&self) -> usize {
-        self.leaves.len()
+    pub(super) fn into_fold(mut self) -> Fold {
+        self.zeros_to(self.units.count());
+        self.fold
     }
 
-    pub fn finish(&self) -> Digest {
-        self.fold().finish(self.units.size())
-    }
-
-    pub(super) fn fold(&self) -> Fold {
-        let mut fold = Fold::new(self.units.kind());
-        let mut zeros = ByteRange::up_to(self.units.count());
-        for (index, leaf) in &self.leaves {
-            let (before, from) = zeros.split_at(*index);
-            fold.zeros(self.units, before);
-            fold.unit(*leaf);
-            zeros = from.split_at(index + 1).1;
-        }
-        fold.zeros(self.units, zeros);
-        fold
+    fn zeros_to(&mut self, index: u64) {
+        let zeros = ByteRange::new(self.next, index).unwrap_or(ByteRange::EMPTY);
+        self.fold.zeros(self.units, zeros);
     }
 }

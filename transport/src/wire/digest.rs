@@ -12,7 +12,7 @@ use minicbor::{Decode, Encode};
 
 use super::WireError;
 use super::message::Message;
-use crate::digest::{Hashing, UNIT_LOG2, UNIT_LOG2_MIN, UnitHash};
+use crate::digest::{Hashing, UNIT_LOG2_MAX, UNIT_LOG2_MIN, UnitHash};
 use crate::id::{Generation, Handle};
 use crate::limits::{DIGEST_BYTES_MAX, DIGEST_UNITS_MAX, VOLUME_BYTES_MAX};
 use crate::range::ByteRange;
@@ -40,7 +40,7 @@ pub struct DigestRequest {
     pub start: u64,
     #[n(3)]
     pub end: u64,
-    /// A unit is 2 to the power of this: [`UNIT_LOG2_MIN`] to [`UNIT_LOG2`].
+    /// A unit is 2 to the power of this: [`UNIT_LOG2_MIN`] to [`UNIT_LOG2_MAX`].
     #[n(4)]
     pub unit_log2: u8,
     #[n(5)]
@@ -70,7 +70,7 @@ impl DigestRequest {
 impl Message for DigestRequest {
     fn check(&self) -> Result<(), WireError> {
         let within = |holds: bool, what| holds.then_some(()).ok_or(WireError::OutOfBounds(what));
-        let sizes = UNIT_LOG2_MIN..=UNIT_LOG2;
+        let sizes = UNIT_LOG2_MIN..=UNIT_LOG2_MAX;
         within(sizes.contains(&self.unit_log2), "size of a unit")?;
         let ordered = self.origin <= self.start && self.start < self.end;
         within(ordered && self.end <= VOLUME_BYTES_MAX, "range to hash")?;
@@ -99,7 +99,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::digest::UNIT_BYTES;
+
+    const UNIT_BYTES: u64 = 1 << UNIT_LOG2_MAX;
 
     fn request(origin: u64, start: u64, end: u64, unit_log2: u8) -> DigestRequest {
         DigestRequest {

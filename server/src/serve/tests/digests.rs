@@ -1,6 +1,8 @@
 //! Hashes of units: of what a read would give, without reading holes, and of one moment.
 
-use lacuna_transport::digest::{DigestKind, Hashing, InOrder, InUnits, Tree, UNIT_BYTES, UnitHash};
+use lacuna_transport::digest::{
+    DigestKind, Hashing, InOrder, InUnits, Tree, UNIT_LOG2, UNIT_LOG2_MAX, UnitHash,
+};
 use lacuna_transport::id::Handle;
 use lacuna_transport::limits::{DIGEST_BYTES_MAX, DIGEST_UNITS_MAX, VOLUME_BYTES_MAX};
 use lacuna_transport::quic::frames::Traffic;
@@ -15,13 +17,16 @@ use super::*;
 use crate::backend::fault::{Call, Fault, Plan};
 
 /// Plain units of 1 MiB.
+/// What is asked for, unless said otherwise.
+const UNIT_BYTES: u64 = 1 << UNIT_LOG2_MAX;
+
 fn request(handle: Handle, range: ByteRange) -> DigestRequest {
     DigestRequest {
         handle,
         origin: 0,
         start: range.start(),
         end: range.end(),
-        unit_log2: 20,
+        unit_log2: UNIT_LOG2_MAX,
         how: Hashing::Plain,
     }
 }
@@ -129,6 +134,7 @@ async fn the_units_of_a_server_make_the_digest_of_the_volume() {
             let asked = DigestRequest {
                 origin: start,
                 how: tree.units().hashing(),
+                unit_log2: UNIT_LOG2,
                 ..request(handle, ByteRange::new(start, end).unwrap())
             };
             let (_, hashes) = ask(&mut client, asked).await.unwrap();
