@@ -16,7 +16,7 @@ use crate::backend::conformance;
 const MIB: u64 = 1 << 20;
 
 mod on_loop_devices {
-    super::conformance::suite!(fixed super::Bed::default());
+    super::conformance::suite!(fixed super::Bed::default(), a_fixed_size_stays);
 }
 
 fn name(text: &str) -> NodeName {

@@ -102,23 +102,4 @@ impl Fixture for Streams {
     }
 }
 
-crate::backend_conformance_suite!(
-    @each Streams::default();
-    what_is_not_there_is_not_found,
-    reads_are_full_with_zeros_beyond_the_end,
-    cached_reads_are_a_true_prefix,
-    extents_tile_the_volume_and_holes_read_zero,
-    extents_start_and_stop_where_asked,
-    data_is_never_a_hole,
-    a_large_hole_is_one_extent,
-    allocated_bytes_are_those_of_the_data,
-    every_change_moves_the_stamp,
-    space_is_sane,
-    writes_are_exact_and_grow,
-    punch_and_zero_are_exact,
-    copies_keep_bytes_and_holes,
-    a_copy_within_a_volume_is_exact,
-    a_volume_opened_before_is_changed_by_a_later_opener,
-    own_changes_move_the_stamp,
-    attributes_are_set_one_by_one,
-);
+crate::backend_conformance_suite!(fixed Streams::default());
