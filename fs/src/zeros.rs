@@ -8,7 +8,18 @@ use lacuna_transport::range::ByteRange;
 /// What a hole is made of: smaller ones free nothing on the file systems there are.
 pub const BLOCK_BYTES: u64 = 4096;
 
-static ZEROS: [u8; 4096] = [0; 4096];
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+
+/// As many zeros as there are at hand, `len` at most.
+pub fn at_hand(len: u64) -> &'static [u8] {
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    &ZEROS[..len.min(ZEROS.len())]
+}
+
+/// True if [`at_hand`] gives all of so many zeros.
+pub fn are_at_hand(len: u64) -> bool {
+    usize::try_from(len).is_ok_and(|len| len <= ZEROS.len())
+}
 
 /// A part of a volume's content, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +43,13 @@ impl Piece {
     }
 }
 
+/// Compared at once: both sides stay in the nearest cache.
+const COMPARED_BYTES: usize = 4096;
+
 /// True if all of `bytes` are zero.
 pub fn is_zero(bytes: &[u8]) -> bool {
     bytes
-        .chunks(ZEROS.len())
+        .chunks(COMPARED_BYTES)
         .all(|chunk| chunk == &ZEROS[..chunk.len()])
 }
 

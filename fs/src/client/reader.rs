@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use lacuna_transport::extent::{Extent, ExtentKind};
 use lacuna_transport::limits::{READ_BYTES_MAX, READ_RANGES_MAX};
 use lacuna_transport::range::ByteRange;
@@ -17,18 +16,14 @@ use super::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::remote::Remote;
 use crate::volume::read::Gathered;
-use crate::zeros::Piece;
+use crate::zeros::{self, Piece};
 
-/// Extents planned at once: about 100 KiB of memory, and a page of the map.
-const EXTENTS_MAX: usize = 4096;
 /// Steps planned ahead of the one that is taken: each is at least a hole between two reads.
 const STEPS_MAX: usize = 1024;
 /// A smaller hole between two extents of data does not end a request.
 const JOINED_HOLE_BYTES_MAX: u64 = 16 << 10;
 /// What the window counts in.
 const WINDOW_UNIT_BYTES: u64 = 4096;
-
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What is done for a part of the range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,12 +190,7 @@ async fn start_all<R: Remote>(
     let closed = |_| Error::new(ErrorKind::Internal, "nobody reads any more");
     let mut rest = range;
     while !rest.is_empty() {
-        let extents = volume.extents(rest.start()..rest.end(), EXTENTS_MAX).await?;
-        let Some(last) = extents.last() else {
-            let text = format!("the volume became shorter while {range} of it was read");
-            return Err(Error::new(ErrorKind::Io, text));
-        };
-        rest = ByteRange::new(last.range.end(), rest.end()).unwrap_or(ByteRange::EMPTY);
+        let extents = volume.take_extents(&mut rest).await?;
         for step in plan(&extents) {
             let slot = match step {
                 Step::Hole(len) => Slot::Hole(len),
@@ -253,37 +243,12 @@ fn give(piece: &Piece, buffer: &mut ReadBuf<'_>) -> Piece {
         Piece::Hole(hole) => {
             let mut left = *hole;
             while left > 0 && buffer.remaining() > 0 {
-                let len = usize::try_from(left).unwrap_or(usize::MAX);
-                let len = len.min(ZEROS.len()).min(buffer.remaining());
-                buffer.put_slice(&ZEROS[..len]);
-                left -= u64::try_from(len).unwrap_or(left);
+                let zeros = zeros::at_hand(left);
+                let zeros = &zeros[..zeros.len().min(buffer.remaining())];
+                buffer.put_slice(zeros);
+                left -= u64::try_from(zeros.len()).unwrap_or(left);
             }
             Piece::Hole(left)
-        }
-    }
-}
-
-impl Gathered {
-    /// Its bytes as one buffer: without a copy where they are in one place already.
-    pub(crate) fn into_bytes(self) -> Bytes {
-        let mut pieces = self.into_pieces();
-        match &mut pieces[..] {
-            [] => Bytes::new(),
-            [Piece::Data(bytes)] => std::mem::take(bytes),
-            pieces => {
-                let len: u64 = pieces.iter().map(Piece::len).sum();
-                let mut joined = Vec::with_capacity(usize::try_from(len).expect("a read fits memory"));
-                for piece in pieces {
-                    match piece {
-                        Piece::Data(bytes) => joined.extend_from_slice(bytes),
-                        Piece::Hole(len) => {
-                            let len = usize::try_from(*len).expect("a read fits memory");
-                            joined.resize(joined.len() + len, 0);
-                        }
-                    }
-                }
-                joined.into()
-            }
         }
     }
 }

@@ -23,6 +23,9 @@ use crate::remote::{Remote, UnitRange};
 /// Longest write that is taken in at once: a part of the smallest window.
 const WRITE_BYTES_MAX: usize = 1 << 20;
 
+/// Extents looked at in one go: about 100 KiB of memory, and a page of the map.
+const EXTENTS_MAX: usize = 4096;
+
 /// A volume of a server, open. Clones are the same open volume, which is closed with the last of them; what
 /// is not flushed then is still sent, as long as the client lives, but nobody hears of a failure: call
 /// [`Self::flush`].
@@ -162,6 +165,18 @@ impl<R: Remote> Volume<R> {
         self.fs()
             .extents(self.open_id(), checked(range)?, count_max)
             .await
+    }
+
+    /// The extents at the front of `rest`, which is cut to what is behind them. Not empty: a volume that has become
+    /// shorter is an error.
+    pub(crate) async fn take_extents(&self, rest: &mut ByteRange) -> Result<Vec<Extent>> {
+        let extents = self.extents(rest.start()..rest.end(), EXTENTS_MAX).await?;
+        let Some(last) = extents.last() else {
+            let text = format!("the volume became shorter while {rest} of it was still to be read");
+            return Err(Error::new(ErrorKind::Io, text));
+        };
+        *rest = ByteRange::new(last.range.end(), rest.end()).unwrap_or(ByteRange::EMPTY);
+        Ok(extents)
     }
 
     /// Returns when everything written is on the server's stable storage.

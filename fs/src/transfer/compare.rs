@@ -8,13 +8,11 @@ use lacuna_transport::extent::{Extent, ExtentKind};
 use lacuna_transport::range::ByteRange;
 
 use crate::client::Volume;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::remote::{Remote, UnitRange};
 
 /// Units compared at once: their bytes are held meanwhile.
 pub(super) const UNITS_MAX: usize = 16;
-/// Extents looked at in one go.
-const EXTENTS_MAX: usize = 4096;
 
 const UNIT_BYTES: u64 = 1 << UNIT_LOG2_MAX;
 const BLOCK_BYTES: u64 = 1 << UNIT_LOG2_MIN;
@@ -48,13 +46,7 @@ impl<R: Remote> Units<R> {
 
     pub(super) async fn next(&mut self) -> Result<Option<Found>> {
         if self.extents.is_empty() && !self.rest.is_empty() {
-            let rest = self.rest.start()..self.rest.end();
-            self.extents = self.volume.extents(rest, EXTENTS_MAX).await?.into();
-            let Some(last) = self.extents.back() else {
-                let text = "the volume became shorter while it was read";
-                return Err(Error::new(ErrorKind::Io, text));
-            };
-            self.rest = ByteRange::new(last.range.end(), self.rest.end()).unwrap_or(ByteRange::EMPTY);
+            self.extents = self.volume.take_extents(&mut self.rest).await?.into();
         }
         let Some(extent) = self.extents.front_mut() else {
             return Ok(None);

@@ -11,9 +11,7 @@ use rustix::io::Errno;
 use super::Sparse;
 use super::early_sync::EarlySync;
 use super::local::{Kind, Local, fallocate};
-use crate::zeros::{BLOCK_BYTES, Piece};
-
-static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+use crate::zeros::{self, BLOCK_BYTES, Piece};
 
 /// Takes pieces in order, from its beginning on.
 pub trait Target: Send {
@@ -122,18 +120,12 @@ impl Seekable {
     fn write_zeros(&self, start: u64, end: u64) -> io::Result<()> {
         let mut at = start;
         while at < end {
-            let len = zeros_for(end - at);
+            let len = zeros::at_hand(end - at);
             self.file.write_all_at(len, at)?;
             at += u64::try_from(len.len()).unwrap_or(0);
         }
         Ok(())
     }
-}
-
-/// As many zeros as there are at hand, `len` at most.
-fn zeros_for(len: u64) -> &'static [u8] {
-    let len = usize::try_from(len).unwrap_or(usize::MAX);
-    &ZEROS[..len.min(ZEROS.len())]
 }
 
 impl Target for Seekable {
@@ -184,7 +176,7 @@ impl Target for Stream {
             Piece::Hole(len) => {
                 let mut left = *len;
                 while left > 0 {
-                    let zeros = zeros_for(left);
+                    let zeros = zeros::at_hand(left);
                     self.0.write_all(zeros)?;
                     left -= u64::try_from(zeros.len()).unwrap_or(left);
                 }

@@ -14,8 +14,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::remote::{Remote, UnitRange};
 use crate::zeros::Piece;
 
-/// Extents looked at in one go.
-const EXTENTS_MAX: usize = 4096;
 /// Requests at once: the server hashes with as many threads as it has cores.
 const REQUESTS_MAX: usize = 4;
 /// A smaller hole between two units does not end a request: the server tells of it without reading.
@@ -88,12 +86,7 @@ async fn wanted<R: Remote>(volume: &Volume<R>, range: ByteRange, units: Units) -
     let mut wanted: Vec<ByteRange> = Vec::new();
     let mut rest = range;
     while !rest.is_empty() {
-        let extents = volume.extents(rest.start()..rest.end(), EXTENTS_MAX).await?;
-        let Some(last) = extents.last() else {
-            let text = "the volume became shorter while it was read";
-            return Err(Error::new(ErrorKind::Io, text));
-        };
-        rest = ByteRange::new(last.range.end(), rest.end()).unwrap_or(ByteRange::EMPTY);
+        let extents = volume.take_extents(&mut rest).await?;
         let data = extents.iter().filter(|extent| extent.kind == ExtentKind::Data);
         for extent in data {
             let (first, last) = (

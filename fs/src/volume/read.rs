@@ -50,18 +50,12 @@ impl AsRef<[u8]> for Part {
     }
 }
 
-/// What holes are read from, without filling memory for each.
-static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
-
 impl Gathered {
     /// Passes the bytes on as one slice: without a copy where they are in one place already.
     pub fn with_slice<T>(&self, give: impl FnOnce(&[u8]) -> T) -> T {
         match &self.pieces[..] {
             [] => give(&[]),
-            [Piece::Zeros(len)] => match zeros(*len) {
-                Some(zeros) => give(zeros),
-                None => give(&join(&self.pieces)),
-            },
+            [Piece::Zeros(len)] if zeros::are_at_hand(*len) => give(zeros::at_hand(*len)),
             [Piece::Bytes(fragment, range)] => give(fragment.slice(*range)),
             [Piece::Dirty(slice)] => give(slice.as_ref()),
             pieces => give(&join(pieces)),
@@ -76,6 +70,17 @@ impl Gathered {
             Piece::Dirty(slice) => zeros::Piece::Data(Bytes::from_owner(slice)),
         };
         self.pieces.into_iter().map(piece).collect()
+    }
+
+    /// Its bytes as one buffer: without a copy where they are in one place already.
+    pub fn into_bytes(self) -> Bytes {
+        if self.pieces.len() > 1 || matches!(self.pieces[..], [Piece::Zeros(_)]) {
+            return join(&self.pieces).into();
+        }
+        match self.into_pieces().pop() {
+            Some(zeros::Piece::Data(bytes)) => bytes,
+            Some(zeros::Piece::Hole(_)) | None => Bytes::new(),
+        }
     }
 
     /// Bytes in all.
@@ -112,10 +117,6 @@ impl Gathered {
             }
         }
     }
-}
-
-fn zeros(len: u64) -> Option<&'static [u8]> {
-    usize::try_from(len).ok().and_then(|len| ZEROS.get(..len))
 }
 
 fn join(pieces: &[Piece]) -> Vec<u8> {
