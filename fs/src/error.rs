@@ -40,6 +40,8 @@ pub enum ErrorKind {
     NotPermitted,
     /// The server will never take these bytes: too late for a stream.
     Refused,
+    /// Somebody else may write to the volume now: what was not sent is lost to it.
+    Fenced,
     /// The server's storage failed, or this machine's.
     Io,
     Unsupported,
@@ -90,6 +92,7 @@ impl ErrorKind {
             Self::Interrupted => Errno::INTR,
             Self::Io
             | Self::Refused
+            | Self::Fenced
             | Self::Disconnected
             | Self::TimedOut
             | Self::NotAllowed
@@ -124,6 +127,7 @@ impl From<ErrorCode> for ErrorKind {
             ErrorCode::TooLarge => Self::TooLarge,
             ErrorCode::NotPermitted => Self::NotPermitted,
             ErrorCode::Refused => Self::Refused,
+            ErrorCode::Fenced => Self::Fenced,
         }
     }
 }

@@ -57,6 +57,8 @@ pub enum ErrorKind {
     NotPermitted,
     /// Too late, and never taken: what a stream has sent out already.
     Refused,
+    /// The write lease that a change relies on is not the caller's any more.
+    Fenced,
 }
 
 /// An error with its context. `Display` is one line that says what happened, to what, and why.
@@ -162,6 +164,7 @@ impl ErrorKind {
             Self::TooLarge => ErrorCode::TooLarge,
             Self::NotPermitted => ErrorCode::NotPermitted,
             Self::Refused => ErrorCode::Refused,
+            Self::Fenced => ErrorCode::Fenced,
             // These concern whoever runs the daemon; that one reaches a client is our bug.
             Self::Internal | Self::InUse | Self::Corrupt => ErrorCode::Internal,
         }
@@ -191,6 +194,7 @@ impl ErrorKind {
             ErrorCode::TooLarge => Self::TooLarge,
             ErrorCode::NotPermitted => Self::NotPermitted,
             ErrorCode::Refused => Self::Refused,
+            ErrorCode::Fenced => Self::Fenced,
         }
     }
 }

@@ -53,6 +53,16 @@ impl fmt::Debug for InstanceId {
     }
 }
 
+/// One holding of a volume's write lease: a later holder has a larger number, across restarts of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[cbor(transparent)]
+pub struct LeaseId(#[n(0)] pub u64);
+
+/// Who holds a lock, as the kernel of a client names it; its own for each instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[cbor(transparent)]
+pub struct LockOwner(#[n(0)] pub u64);
+
 /// A change of names of one instance, for instance the creation of a volume. A client never uses a number
 /// twice; the same number again is the same change, sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]

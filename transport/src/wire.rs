@@ -14,9 +14,11 @@
 pub mod codec;
 pub mod digest;
 pub mod error_code;
+pub mod event;
 pub mod frame;
 #[cfg(test)]
 mod golden;
+pub mod lock;
 pub mod map_page;
 pub mod message;
 mod ranges;

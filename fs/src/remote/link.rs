@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use lacuna_transport::wire::event;
 use lacuna_transport::wire::message::Features;
 use tokio::sync::{mpsc, watch};
 
@@ -153,7 +154,7 @@ impl Link {
                 why = session.closed() => return why.to_string(),
             };
             match event {
-                Ok(change) => {
+                Ok(event::Event::VolumeChanged(change)) => {
                     let change = Change {
                         attr: change.attr,
                         range: change.range(),
@@ -162,6 +163,8 @@ impl Link {
                         return "the mount ended".to_owned();
                     }
                 }
+                // Nothing is asked of the server that it would tell of with these.
+                Ok(event::Event::LeaseRecalled(_) | event::Event::LocksFreed(_)) => {}
                 Err(RequestError::Protocol(error)) => {
                     session.close_broken(&error);
                     return error.to_string();

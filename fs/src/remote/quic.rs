@@ -213,6 +213,7 @@ async fn open(
             message::encode(&OpenRequest {
                 path: path.clone(),
                 write: access == Access::ReadWrite,
+                lease: None,
             }),
         )
         .await?;

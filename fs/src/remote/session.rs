@@ -15,8 +15,9 @@ use lacuna_transport::quic::packing::Packing;
 use lacuna_transport::quic::tls::{SERVER_NAME, ShownKey};
 use lacuna_transport::wire::codec::{Codec, Offer};
 use lacuna_transport::wire::error_code::ErrorCode;
+use lacuna_transport::wire::event;
 use lacuna_transport::wire::frame::{Code, Kind, Sender};
-use lacuna_transport::wire::message::{self, Hello, Message, VolumeChanged, Welcome};
+use lacuna_transport::wire::message::{self, Hello, Message, Welcome};
 use lacuna_transport::wire::{VERSION, WireError};
 use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::time::timeout;
@@ -291,7 +292,7 @@ impl Session {
     }
 
     /// The next event of the server. `stream` is empty at first and kept between calls.
-    pub async fn event(&self, stream: &mut Option<RecvStream>) -> Result<VolumeChanged, RequestError> {
+    pub async fn event(&self, stream: &mut Option<RecvStream>) -> Result<event::Event, RequestError> {
         let stream = match stream {
             Some(stream) => stream,
             None => stream.insert(self.connection.accept_uni().await.map_err(RequestError::lost)?),
@@ -299,15 +300,8 @@ impl Session {
         let traffic = &self.counters.traffic;
         let header = frames::read_header(stream, traffic, Sender::Server).await?;
         let header = header.ok_or_else(|| RequestError::lost("the server ended the event stream"))?;
-        if header.kind != Kind::VolumeChanged {
-            let got = header.kind.word();
-            return Err(RequestError::Protocol(WireError::Unexpected {
-                expected: "volume-changed",
-                got,
-            }));
-        }
         let body = frames::read_body(stream, traffic, &header).await?;
-        Ok(message::decode(&body)?)
+        Ok(event::Event::decode(header.kind, &body)?)
     }
 }
 

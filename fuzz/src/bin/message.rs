@@ -4,6 +4,8 @@
 use std::fmt::Debug;
 
 use lacuna_transport::attr::{Attr, Space};
+use lacuna_transport::wire::event::{LeaseRecalled, LocksFreed};
+use lacuna_transport::wire::lock::{LockFound, LockRequest, Locked};
 use lacuna_transport::wire::message::{
     self, Copied, CopyRequest, CreateRequest, FinishRequest, FlushRequest, HandleRequest, Hello, ListPage,
     MakeFolderRequest, MapRequest, Message, OpenRequest, Opened, PathRequest, RemoveRequest, RenameRequest,
@@ -25,7 +27,7 @@ where
 
 fuzz_target!(|input: (u8, Vec<u8>)| {
     let (kind, bytes) = input;
-    match kind % 23 {
+    match kind % 28 {
         0 => check::<Hello>(&bytes),
         1 => check::<Welcome>(&bytes),
         2 => check::<PathRequest>(&bytes),
@@ -48,6 +50,11 @@ fuzz_target!(|input: (u8, Vec<u8>)| {
         19 => check::<RenameRequest>(&bytes),
         20 => check::<FinishRequest>(&bytes),
         21 => check::<StreamReport>(&bytes),
+        22 => check::<LeaseRecalled>(&bytes),
+        23 => check::<LocksFreed>(&bytes),
+        24 => check::<LockRequest>(&bytes),
+        25 => check::<Locked>(&bytes),
+        26 => check::<LockFound>(&bytes),
         _ => check::<Space>(&bytes),
     }
 });

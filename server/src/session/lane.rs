@@ -160,7 +160,14 @@ async fn answer(
         Kind::Create | Kind::MakeFolder | Kind::Remove | Kind::Rename | Kind::FlushFolder => {
             answer_name(session, header.kind, body, &mut reply).await
         }
-        Kind::Hello | Kind::VolumeChanged | Kind::Write => Err(unexpected(header.kind)),
+        Kind::Hello
+        | Kind::VolumeChanged
+        | Kind::LeaseRecalled
+        | Kind::LocksFreed
+        | Kind::KeepLease
+        | Kind::Lock
+        | Kind::TestLock
+        | Kind::Write => Err(unexpected(header.kind)),
     }
 }
 
@@ -238,6 +245,7 @@ impl Session {
             handle,
             attr,
             size_max,
+            lease: None,
         })
     }
 }

@@ -39,6 +39,7 @@ impl Session {
             handle,
             attr,
             size_max,
+            lease: None,
         })
     }
 

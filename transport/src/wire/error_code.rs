@@ -87,6 +87,8 @@ error_codes! {
     /// Bytes that will never be taken, however often they are sent. Of a range that is refused, each part that
     /// ends where it ends may still be taken: what is too late is its front.
     Refused = 36, "refused for good";
+    /// The write lease that this change or open relies on is not this client's any more.
+    Fenced = 37, "fenced";
 }
 
 impl std::fmt::Display for ErrorCode {

@@ -78,6 +78,10 @@ kinds! {
     Hello = 1, "hello", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
     /// Server to client, on the event stream: a volume changed.
     VolumeChanged = 2, "volume-changed", 0, MESSAGE_BYTES_MAX;
+    /// Server to client, on the event stream: somebody else wants to write to a volume.
+    LeaseRecalled = 3, "lease-recalled", 0, MESSAGE_BYTES_MAX;
+    /// Server to client, on the event stream: locks that this client met were given up.
+    LocksFreed = 4, "locks-freed", 0, MESSAGE_BYTES_MAX;
     /// Attributes of a path.
     Stat = 16, "stat", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
     /// The names in a folder with their attributes, in pages.
@@ -120,6 +124,12 @@ kinds! {
     FlushFolder = 44, "flush-folder", MESSAGE_BYTES_MAX, 0;
     /// How far a volume that is a stream is, and its end.
     Finish = 45, "finish", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
+    /// Answers a recall: the lease is needed here.
+    KeepLease = 46, "keep-lease", MESSAGE_BYTES_MAX, 0;
+    /// Takes or gives up a lock on a range of a volume, or on all of it.
+    Lock = 47, "lock", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
+    /// The lock of somebody else that stands in the way of one.
+    TestLock = 48, "test-lock", MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX;
 }
 
 /// How a frame ends the exchange it belongs to.

@@ -17,9 +17,11 @@ use super::write::WriteRequest;
 use crate::attr::{Attr, NewAttr, NewNode, NewTime, NodeKind, Space, Timestamp};
 use crate::digest::Hashing;
 use crate::extent::{Extent, ExtentKind};
-use crate::id::{BootId, Generation, Handle, InstanceId, NodeId, OperationId, RequestId};
+use crate::id::{BootId, Generation, Handle, InstanceId, LeaseId, LockOwner, NodeId, OperationId, RequestId};
 use crate::path::{NodeName, NodePath};
 use crate::range::ByteRange;
+use crate::wire::event::{LeaseRecalled, LocksFreed};
+use crate::wire::lock::{HeldLock, LockFound, LockKind, LockRequest, LockSpace, Locked};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -107,6 +109,8 @@ fn numbers_of_kinds_and_errors() {
         [
             (1, "hello"),
             (2, "volume-changed"),
+            (3, "lease-recalled"),
+            (4, "locks-freed"),
             (16, "stat"),
             (17, "list"),
             (18, "open"),
@@ -128,10 +132,13 @@ fn numbers_of_kinds_and_errors() {
             (43, "rename"),
             (44, "flush-folder"),
             (45, "finish"),
+            (46, "keep-lease"),
+            (47, "lock"),
+            (48, "test-lock"),
         ]
     );
     let errors: Vec<_> = ErrorCode::ALL.iter().map(|code| code.number()).collect();
-    assert_eq!(errors, (16..=36).collect::<Vec<_>>());
+    assert_eq!(errors, (16..=37).collect::<Vec<_>>());
 }
 
 #[test]
@@ -245,11 +252,48 @@ fn changes() {
 }
 
 #[test]
+fn leases_and_locks() {
+    let path = NodePath::new(b"a").unwrap();
+    let open = OpenRequest {
+        path,
+        write: true,
+        lease: Some(LeaseId(300)),
+    };
+    pin(&open, "834161f519012c");
+    let recalled = LeaseRecalled {
+        handle: Handle(5),
+        who: "host".to_owned(),
+    };
+    pin(&recalled, "820564686f7374");
+    pin(&LocksFreed { handle: Handle(5) }, "8105");
+    let lock = LockRequest {
+        handle: Handle(5),
+        space: LockSpace::Ranges,
+        owner: LockOwner(7),
+        pid: 99,
+        kind: Some(LockKind::Exclusive),
+        start: 100,
+        end: 101,
+        tell: true,
+    };
+    pin(&lock, "8805000718630118641865f5");
+    pin(&Locked { granted: true }, "81f5");
+    let held = HeldLock {
+        kind: LockKind::Shared,
+        start: 0,
+        end: 1,
+        pid: 0,
+    };
+    pin(&LockFound { held: Some(held) }, "818400000100");
+}
+
+#[test]
 fn changes_of_names() {
     let path = |text: &str| NodePath::new(text.as_bytes()).unwrap();
     let open = OpenRequest {
         path: path("a/b"),
         write: true,
+        lease: None,
     };
     pin(&open, "8243612f62f5");
     let attr = NewAttr {
@@ -315,6 +359,7 @@ fn replies() {
             handle: Handle(5),
             attr: attr(),
             size_max: None,
+            lease: None,
         },
         "82058e182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a00051b17979cfe362a0005",
     );
@@ -323,6 +368,7 @@ fn replies() {
             handle: Handle(5),
             attr: attr(),
             size_max: Some(512),
+            lease: None,
         },
         "83058e182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a00051b17979cfe362a0005190200",
     );

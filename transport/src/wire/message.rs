@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode};
 
 use super::WireError;
 use crate::attr::{Attr, NewAttr, NewNode, NewTime};
-use crate::id::{BootId, Generation, Handle, InstanceId, NodeId, OperationId};
+use crate::id::{BootId, Generation, Handle, InstanceId, LeaseId, NodeId, OperationId};
 use crate::limits::{COPY_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX, VOLUME_BYTES_MAX};
 use crate::path::{NodeName, NodePath};
 use crate::range::ByteRange;
@@ -31,6 +31,10 @@ impl Features {
     pub const LZ4: Self = Self(1 << 5);
     /// The server can be asked about volumes that are streams, and to finish them.
     pub const STREAMS: Self = Self(1 << 6);
+    /// The client knows write leases: it can be asked to give one back, and told that one is gone.
+    pub const LEASES: Self = Self(1 << 7);
+    /// The server keeps locks.
+    pub const LOCKS: Self = Self(1 << 8);
     /// What this build knows.
     pub const KNOWN: Self = Self(
         Self::HOLES.0
@@ -115,6 +119,9 @@ pub struct OpenRequest {
     /// Changes will be made through it.
     #[n(1)]
     pub write: bool,
+    /// The lease that this client goes on with, in a new session: `Fenced` if somebody else has had it since.
+    #[n(2)]
+    pub lease: Option<LeaseId>,
 }
 
 /// What to do to a range of a volume without sending bytes.
@@ -314,6 +321,9 @@ pub struct Opened {
     /// much as there is space for.
     #[n(2)]
     pub size_max: Option<u64>,
+    /// The write lease, if it was opened for changes.
+    #[n(3)]
+    pub lease: Option<LeaseId>,
 }
 
 /// One name of a folder.
@@ -452,7 +462,7 @@ pub trait Message: Sized {
     fn check(&self) -> Result<(), WireError>;
 }
 
-fn within(holds: bool, what: &'static str) -> Result<(), WireError> {
+pub(super) fn within(holds: bool, what: &'static str) -> Result<(), WireError> {
     if holds {
         Ok(())
     } else {

@@ -108,6 +108,7 @@ impl Peer {
                 handle: Handle(5),
                 attr: attr(),
                 size_max: None,
+                lease: None,
             }),
             Kind::Read => {
                 let request = ReadRequest::decode(body).unwrap();

@@ -249,6 +249,7 @@ impl Client {
         let request = OpenRequest {
             path: path(name),
             write: true,
+            lease: None,
         };
         self.get(Kind::Open, &request).await.unwrap()
     }
@@ -320,6 +321,7 @@ pub(super) fn open_request(path: &str) -> Vec<u8> {
     message::encode(&OpenRequest {
         path: NodePath::new(path.as_bytes()).unwrap(),
         write: false,
+        lease: None,
     })
 }
 

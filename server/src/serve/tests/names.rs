@@ -92,6 +92,7 @@ pub(super) fn change_bodies(handle: Handle) -> Vec<(Kind, Vec<u8>)> {
     let open = OpenRequest {
         path: path("v"),
         write: true,
+        lease: None,
     };
     vec![
         (Kind::Open, message::encode(&open)),

@@ -103,6 +103,7 @@ async fn serve(connection: Connection, script: Arc<Script>, features: Features) 
                             handle: Handle(100 + session),
                             attr: attr(),
                             size_max: None,
+                            lease: None,
                         };
                         (Code::Done, message::encode(&opened))
                     }
