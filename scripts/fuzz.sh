@@ -17,19 +17,36 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 target=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --release --quiet --target "$target"
 
-for source in src/bin/*.rs; do
-    name=$(basename "$source" .rs)
-    mkdir -p "corpus/$name" "artifacts/$name"
+run_target() {
+    local name=$1 log runs
     log=$(mktemp)
     # -rss_limit_mb: no input of a few KiB may make a decoder take more memory than this.
     if ! "target/$target/release/$name" -max_total_time="$seconds" -max_len=65536 -timeout=5 -rss_limit_mb=512 \
         -print_final_stats=1 -artifact_prefix="artifacts/$name/" "corpus/$name" >"$log" 2>&1; then
         tail -n 40 "$log" >&2
         echo "fuzz: $name failed; its input is below fuzz/artifacts/$name" >&2
-        exit 1
+        return 1
     fi
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
-    echo "fuzz: $name: $runs runs in $seconds s, no failure"
-    [ "${runs:-0}" -gt 1000 ] || { echo "fuzz: $name hardly ran" >&2; exit 1; }
     rm -f "$log"
+    echo "fuzz: $name: $runs runs in $seconds s, no failure"
+    [ "${runs:-0}" -gt 1000 ] || { echo "fuzz: $name hardly ran" >&2; return 1; }
+}
+
+# As many at once as there are processors.
+running=()
+failed=0
+for source in src/bin/*.rs; do
+    name=$(basename "$source" .rs)
+    mkdir -p "corpus/$name" "artifacts/$name"
+    if [ ${#running[@]} -ge "$(nproc)" ]; then
+        wait "${running[0]}" || failed=1
+        running=("${running[@]:1}")
+    fi
+    run_target "$name" &
+    running+=($!)
 done
+for pid in "${running[@]}"; do
+    wait "$pid" || failed=1
+done
+exit "$failed"

@@ -11,6 +11,7 @@
 
 pub mod backing;
 pub mod binaries;
+pub mod comb;
 pub mod command;
 pub mod compare;
 pub mod direct;

@@ -77,6 +77,19 @@ pub fn huge() -> Result<PathBuf> {
     })
 }
 
+/// 12 GiB with 16 MiB of data: small enough to look at every byte of it.
+pub fn large() -> Result<PathBuf> {
+    sample("large", |path| {
+        let stride = 12 * 1024 * MIB / 64;
+        write_sparse(
+            path,
+            64 * stride,
+            6,
+            (0..64).map(|i| (i * stride + MIB, i * stride + MIB + 256 * KIB)),
+        )
+    })
+}
+
 /// 65,000 extents of one block, one to seven blocks apart.
 pub fn many_extents() -> Result<PathBuf> {
     sample("many-extents", |path| {

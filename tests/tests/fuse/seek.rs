@@ -15,7 +15,10 @@ use rustix::io::Errno;
 
 use crate::{KIB, MIB};
 
-/// Both calls give the same answer at every edge, one before, one after, and around both ends.
+/// Runs whose edges are tried, about.
+const RUNS_TRIED: usize = 16_000;
+
+/// The maps are the same, and both calls give the same answer at every edge, one before, one after, and around both ends.
 fn same_answers(original: &Path, volume: &Path) -> Result<()> {
     let (original, volume) = (File::open(original)?, File::open(volume)?);
     let map = SeekMap::of(&original)?;
@@ -29,7 +32,8 @@ fn same_answers(original: &Path, volume: &Path) -> Result<()> {
         map.size + MIB,
         u64::MAX / 2,
     ];
-    for run in &map.runs {
+    // Of tens of thousands of extents some: each place is four calls.
+    for run in map.runs.iter().step_by(1 + map.runs.len() / RUNS_TRIED) {
         places.extend([
             run.start.saturating_sub(1),
             run.start,

@@ -1,5 +1,5 @@
-//! Tools that read all 100 GiB of the volume that has 16 MiB of data: right, but minutes each, because they
-//! look at every byte and know nothing of holes. scripts/long.sh runs these.
+//! What takes minutes each; scripts/long.sh runs these. Tools that read all 100 GiB of the volume that has 16 MiB of
+//! data, because they look at every byte and know nothing of holes, and a copy of a million extents.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use lacuna_tests::comb;
 use lacuna_tests::compare::{self, Reading, Space};
 use lacuna_tests::rig::Rig;
 use lacuna_tests::{command, samples};
@@ -86,4 +87,16 @@ fn rsync() -> Result<()> {
 #[test]
 fn rsync_in_place() -> Result<()> {
     run(|volume, copy| words(&["rsync", "-S", "--inplace"], volume, copy))
+}
+
+#[test]
+fn a_million_extents_are_copied() -> Result<()> {
+    comb::with_extents(1_000_000, |rig, copy| {
+        let (original, volume) = (rig.original("volume"), rig.volume("volume"));
+        let arguments = ["--sparse=auto".as_ref(), volume.as_os_str(), copy.as_os_str()];
+        let ended = command::finish_within(LIMIT, Command::new("cp").args(arguments))?;
+        ensure!(ended.success(), "{ended:?}");
+        compare::same_bytes(&original, copy, Reading::Data)?;
+        compare::same_space(&original, copy, Space::Same)
+    })
 }
