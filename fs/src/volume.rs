@@ -409,7 +409,8 @@ impl<R: Remote> Volume<R> {
         if range == ByteRange::ALL {
             state.map = ExtentMap::new(size);
         } else {
-            state.map.forget(range);
+            // What was written into a hole took whole blocks of it.
+            state.map.forget(range.align_out(crate::extent_map::BLOCK_BYTES));
         }
         if newer {
             state.adopt(attr);
