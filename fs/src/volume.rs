@@ -376,7 +376,12 @@ impl<R: Remote> Volume<R> {
             Told::Answer => (attr.base != state.base && !ours, ByteRange::ALL),
             Told::Event(range) => (attr.base > state.base || !state.followed, range),
         };
-        let newer = attr.generation >= state.attr.generation || !state.followed;
+        // An event says how the volume was when it came to this generation, an answer how it is at it.
+        let newer = match told {
+            _ if !state.followed => true,
+            Told::Answer => attr.generation >= state.attr.generation,
+            Told::Event(_) => attr.generation > state.attr.generation,
+        };
         if !foreign {
             if attr.base != state.base && ours {
                 if state.kernel_base == Some(state.base) {

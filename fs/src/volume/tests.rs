@@ -343,6 +343,18 @@ async fn an_event_overtaken_by_a_look_changes_nothing() {
     });
     assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![2; 4096]);
     assert_eq!(remote.requests(), before, "what is cached is still good");
+    // The server's file system may allocate some more without a change of the content.
+    let volume = Arc::clone(&fs.open_volumes()[0]);
+    let newest = volume.attr();
+    let event = crate::remote::Change {
+        attr: Attr {
+            allocated_bytes: 4096,
+            ..newest
+        },
+        range: at(0, 8192),
+    };
+    fs.changed(&event);
+    assert_eq!(volume.attr().allocated_bytes, newest.allocated_bytes);
 }
 
 proptest! {
