@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use lacuna_tests::compare;
+use lacuna_tests::link::{Conditions, Link, LinkedRig};
 use lacuna_tests::mount::{Client, Mount};
 use lacuna_tests::rig::Rig;
 use lacuna_tests::seek_map::SeekMap;
@@ -14,23 +15,48 @@ mod at_once;
 mod racing;
 mod told;
 
+/// The writer's folder of state.
+const WRITER: &str = "writer-state";
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 /// Two clients of one server, each with a mount of its own.
 struct Hosts {
-    reader: Mount,
-    /// The server, and the host that writes.
+    writer: Mount,
+    /// The server, and the host that reads.
     rig: Rig,
+    /// What is between the server and the reader, if that is far away.
+    _link: Option<Link>,
 }
 
 impl Hosts {
     fn filled(fill: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let rig = Rig::filled(fill)?;
-        let client = Client::admitted_as(&rig.sandbox, &rig.server, "reader-state")?;
-        let mountpoint = rig.sandbox.join("reader");
-        let reader = Mount::new(&client, &rig.server, OsStr::new(""), mountpoint, &[])?;
-        Ok(Self { reader, rig })
+        let client = Client::admitted_as(&rig.sandbox, &rig.server, WRITER)?;
+        Self::new(rig, &client, None)
+    }
+
+    /// The reader is so far away that it is told late; the writer is beside the server.
+    fn far(fill: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+        let LinkedRig { rig, link } = LinkedRig::filled(Conditions::of(60, 0), &[], fill)?;
+        let client = Client::admitted_as(&rig.sandbox, &rig.server, WRITER)?;
+        let client = client.inside(link.server().namespace());
+        Self::new(rig, &client, Some(link))
+    }
+
+    fn new(rig: Rig, client: &Client, link: Option<Link>) -> Result<Self> {
+        let mountpoint = rig.sandbox.join("writer");
+        let writer = Mount::new(client, &rig.server, OsStr::new(""), mountpoint, &[])?;
+        Ok(Self {
+            writer,
+            rig,
+            _link: link,
+        })
+    }
+
+    fn reader(&self) -> &Mount {
+        &self.rig.mount
     }
 }
 

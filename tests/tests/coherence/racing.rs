@@ -16,7 +16,12 @@ use crate::Hosts;
 
 const BLOCK_BYTES: usize = 4096;
 const BLOCKS: u64 = 64;
-const VERSIONS: u64 = 3000;
+/// Blocks that a reader has to find changed.
+const CHANGES: u64 = 1000;
+/// Reads between two pauses, which let the writer go on on a machine with few cores.
+const READS_EACH: u64 = 200;
+/// Versions from one fsync to the next.
+const SYNC_EACH: u64 = 500;
 
 /// How a block is read.
 type Read<'a> = dyn FnMut(u64) -> Result<Vec<u8>> + 'a;
@@ -33,50 +38,57 @@ fn version_of(bytes: &[u8]) -> Result<u64> {
     Ok(version)
 }
 
-/// The writer gives every block the next version, at random; `reading` makes the way that the other host reads.
+/// The writer gives one block after the other the next version, until the reader has read enough; `reading` makes the
+/// way that the other host reads.
 fn read_while_written(
     reading: impl for<'a> FnOnce(&'a File, &'a Hosts) -> Result<Box<Read<'a>>> + Send,
 ) -> Result<()> {
     let hosts = Hosts::filled(|dir| Ok(std::fs::write(dir.join("volume"), block(0).repeat(64))?))?;
-    let writer = hosts.rig.mount.open_for_writing("volume")?;
+    let writer = hosts.writer.open_for_writing("volume")?;
     let written = AtomicU64::new(0);
     thread::scope(|scope| {
         let reader = scope.spawn(|| -> Result<()> {
-            let file = hosts.reader.open("volume")?;
+            let file = hosts.reader().open("volume")?;
             let mut read = reading(&file, &hosts)?;
-            let mut random = Random::new(73);
-            let mut seen = vec![0; usize::try_from(BLOCKS)?];
-            while written.load(Ordering::Acquire) < VERSIONS {
-                let number = random.below(BLOCKS);
-                let version = version_of(&read(number)?).with_context(|| format!("block {number}"))?;
-                let newest = written.load(Ordering::Acquire) + 1;
-                ensure!(
-                    version <= newest,
-                    "block {number}: version {version} was never written"
-                );
-                let last = &mut seen[usize::try_from(number)?];
-                ensure!(version >= *last, "block {number}: version {version} after {last}");
-                *last = version;
-            }
-            // The last word of the writer arrives without an fsync.
-            let mut newest = 0;
-            wait::until("the last version", wait::LIMIT, || {
-                for number in 0..BLOCKS {
-                    newest = newest.max(version_of(&read(number)?)?);
-                }
-                Ok(newest == VERSIONS)
-            })
+            read_on(&mut read, &written)
         });
         let mut random = Random::new(74);
-        for version in 1..=VERSIONS {
+        for version in 1.. {
+            if reader.is_finished() {
+                break;
+            }
             let at = random.below(BLOCKS) * u64::try_from(BLOCK_BYTES)?;
             writer.write_all_at(&block(version), at)?;
             written.store(version, Ordering::Release);
-            if version % 500 == 0 {
+            if version % SYNC_EACH == 0 {
                 writer.sync_data()?;
             }
         }
         reader.join().map_err(|_| anyhow!("the reader panicked"))?
+    })
+}
+
+/// Reads at random until it has seen blocks change often enough.
+fn read_on(read: &mut Read<'_>, written: &AtomicU64) -> Result<()> {
+    let mut random = Random::new(73);
+    let mut seen = vec![0; usize::try_from(BLOCKS)?];
+    let mut changes = 0;
+    wait::until("enough changes to be seen", wait::LIMIT, || {
+        for _ in 0..READS_EACH {
+            let number = random.below(BLOCKS);
+            let version = version_of(&read(number)?).with_context(|| format!("block {number}"))?;
+            // One write may be under way.
+            let newest = written.load(Ordering::Acquire) + 1;
+            ensure!(
+                version <= newest,
+                "block {number}: version {version} was never written"
+            );
+            let last = &mut seen[usize::try_from(number)?];
+            ensure!(version >= *last, "block {number}: version {version} after {last}");
+            changes += u64::from(version > *last);
+            *last = version;
+        }
+        Ok(changes >= CHANGES)
     })
 }
 
@@ -94,7 +106,7 @@ fn buffered() -> Result<()> {
 #[test]
 fn direct() -> Result<()> {
     read_while_written(|_, hosts| {
-        let file = open_direct(&hosts.reader.join("volume"))?;
+        let file = open_direct(&hosts.reader().join("volume"))?;
         Ok(Box::new(move |number| {
             let mut bytes = aligned(BLOCK_BYTES)?;
             file.read_exact_at(&mut bytes, number * u64::try_from(BLOCK_BYTES)?)?;
@@ -107,8 +119,13 @@ fn direct() -> Result<()> {
 fn mapped() -> Result<()> {
     read_while_written(|file, _| {
         let mapping = Mapping::for_loads(file, 0, BLOCK_BYTES * usize::try_from(BLOCKS)?)?;
+        // A page may be replaced between two loads: only what one load takes is of one version.
+        let mut random = Random::new(75);
         Ok(Box::new(move |number| {
-            mapping.load(usize::try_from(number)? * BLOCK_BYTES, BLOCK_BYTES)
+            let block = usize::try_from(number)? * BLOCK_BYTES;
+            let at = usize::try_from(random.below(512))? * size_of::<u64>();
+            let word = mapping.load(block + at, size_of::<u64>())?;
+            Ok(word.repeat(BLOCK_BYTES / size_of::<u64>()))
         }))
     })
 }

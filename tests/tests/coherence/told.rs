@@ -19,15 +19,38 @@ fn hosts() -> Result<Hosts> {
     })
 }
 
+/// Told by whoever changes the file at the server, both hosts see it.
+#[test]
+fn a_change_behind_the_back_of_both() -> Result<()> {
+    let hosts = hosts()?;
+    let original = File::options()
+        .read(true)
+        .write(true)
+        .open(hosts.rig.original("volume"))?;
+    let open = [hosts.reader().open("volume")?, hosts.writer.open("volume")?];
+    for file in &open {
+        ensure_equal(&original, file)?;
+    }
+    original.write_all_at(&[7; 100_000], 4 * MIB)?;
+    original.set_len(9 * MIB)?;
+    original.sync_all()?;
+    for file in &open {
+        wait::until("the host to be told", wait::LIMIT, || {
+            Ok(ensure_equal(&original, file).is_ok())
+        })?;
+    }
+    Ok(())
+}
+
 /// All of it is cached by the reader when `change` is made by the writer.
 fn reaches_the_reader(change: impl FnOnce(&File) -> Result<()>) -> Result<()> {
     let hosts = hosts()?;
     let (reader, original) = (
-        hosts.reader.open("volume")?,
+        hosts.reader().open("volume")?,
         File::open(hosts.rig.original("volume"))?,
     );
     ensure_equal(&original, &reader)?;
-    let writer = hosts.rig.mount.open_for_writing("volume")?;
+    let writer = hosts.writer.open_for_writing("volume")?;
     let size = writer.metadata()?.len();
     change(&writer)?;
     let new_size = writer.metadata()?.len();
@@ -78,8 +101,8 @@ fn a_smaller_size() -> Result<()> {
 #[test]
 fn without_an_fsync_in_what_is_read_mapped_and_read_directly() -> Result<()> {
     let hosts = hosts()?;
-    let reader = hosts.reader.open("volume")?;
-    let direct = open_direct(&hosts.reader.join("volume"))?;
+    let reader = hosts.reader().open("volume")?;
+    let direct = open_direct(&hosts.reader().join("volume"))?;
     let mapping = Mapping::for_loads(&reader, 0, usize::try_from(2 * MIB)?)?;
     let seen = |at: u64, length: usize| -> Result<[Vec<u8>; 3]> {
         let (mut read, mut past_caches) = (vec![0; length], aligned(4096)?);
@@ -92,7 +115,7 @@ fn without_an_fsync_in_what_is_read_mapped_and_read_directly() -> Result<()> {
             past_caches.get(..length).unwrap_or_default().to_vec(),
         ])
     };
-    let writer = hosts.rig.mount.open_for_writing("volume")?;
+    let writer = hosts.writer.open_for_writing("volume")?;
     for (round, at) in [(1_u8, 0), (2, 4096), (3, MIB), (4, 0)] {
         let before = seen(at, 100)?;
         ensure!(
@@ -111,14 +134,14 @@ fn without_an_fsync_in_what_is_read_mapped_and_read_directly() -> Result<()> {
 #[test]
 fn names() -> Result<()> {
     let hosts = hosts()?;
-    let open = hosts.reader.open("volume")?;
-    std::fs::rename(hosts.rig.volume("volume"), hosts.rig.volume("renamed"))?;
+    let open = hosts.reader().open("volume")?;
+    std::fs::rename(hosts.writer.join("volume"), hosts.writer.join("renamed"))?;
     wait::until("the new name", wait::LIMIT, || {
-        Ok(hosts.reader.join("renamed").exists() && !hosts.reader.join("volume").exists())
+        Ok(hosts.reader().join("renamed").exists() && !hosts.reader().join("volume").exists())
     })?;
-    std::fs::remove_file(hosts.rig.volume("renamed"))?;
+    std::fs::remove_file(hosts.writer.join("renamed"))?;
     wait::until("the name to be gone", wait::LIMIT, || {
-        Ok(!hosts.reader.join("renamed").exists())
+        Ok(!hosts.reader().join("renamed").exists())
     })?;
     // What is open outlives its name, on the other host too.
     let mut byte = [0];
