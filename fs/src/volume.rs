@@ -151,6 +151,8 @@ impl State {
             next.modified = attr.modified.max(self.attr.modified);
             next.changed = attr.changed.max(self.attr.changed);
         }
+        // What is sent again moves the time that was set; the next flush sets it again.
+        next.modified = self.back.modified_behind().unwrap_or(next.modified);
         if next.size != self.map.size() {
             self.map.resize(next.size);
         }
@@ -227,7 +229,9 @@ impl<R: Remote> Volume<R> {
     /// server does not know.
     pub fn attr_if_followed(&self) -> Option<Attr> {
         let state = self.state.lock();
-        let ahead = state.back.overlay.has_unsent() || state.back.grown_to().is_some();
+        let back = &state.back;
+        let ahead =
+            back.overlay.has_unsent() || back.grown_to().is_some() || back.modified_behind().is_some();
         (ahead || (state.opens > 0 && state.followed)).then_some(state.attr)
     }
 
