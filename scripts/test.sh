@@ -22,7 +22,7 @@ need_rust
 need fusermount3 fuse3 mkfs.ext4 e2fsprogs mkfs.xfs xfsprogs mkfs.btrfs btrfs-progs rsync rsync \
     qemu-img qemu-utils qemu-io qemu-utils parted parted losetup mount unshare util-linux setpriv util-linux perl perl-base \
     xfs_repair xfsprogs btrfs btrfs-progs sqlite3 sqlite3 fstrim util-linux blkdiscard util-linux \
-    fio fio stress-ng stress-ng
+    fio fio stress-ng stress-ng ip iproute2 nsenter util-linux
 has_cargo() {
     cargo "$1" --version >/dev/null 2>&1
 }

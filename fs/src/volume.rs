@@ -151,6 +151,8 @@ impl State {
             next.modified = attr.modified.max(self.attr.modified);
             next.changed = attr.changed.max(self.attr.changed);
         }
+        // What is sent again moves the time that was set; the next flush sets it again.
+        next.modified = self.back.modified_behind().unwrap_or(next.modified);
         if next.size != self.map.size() {
             self.map.resize(next.size);
         }
@@ -227,7 +229,9 @@ impl<R: Remote> Volume<R> {
     /// server does not know.
     pub fn attr_if_followed(&self) -> Option<Attr> {
         let state = self.state.lock();
-        let ahead = state.back.overlay.has_unsent() || state.back.grown_to().is_some();
+        let back = &state.back;
+        let ahead =
+            back.overlay.has_unsent() || back.grown_to().is_some() || back.modified_behind().is_some();
         (ahead || (state.opens > 0 && state.followed)).then_some(state.attr)
     }
 
@@ -376,7 +380,12 @@ impl<R: Remote> Volume<R> {
             Told::Answer => (attr.base != state.base && !ours, ByteRange::ALL),
             Told::Event(range) => (attr.base > state.base || !state.followed, range),
         };
-        let newer = attr.generation >= state.attr.generation || !state.followed;
+        // An event says how the volume was when it came to this generation, an answer how it is at it.
+        let newer = match told {
+            _ if !state.followed => true,
+            Told::Answer => attr.generation >= state.attr.generation,
+            Told::Event(_) => attr.generation > state.attr.generation,
+        };
         if !foreign {
             if attr.base != state.base && ours {
                 if state.kernel_base == Some(state.base) {
@@ -409,7 +418,8 @@ impl<R: Remote> Volume<R> {
         if range == ByteRange::ALL {
             state.map = ExtentMap::new(size);
         } else {
-            state.map.forget(range);
+            // What was written into a hole took whole blocks of it.
+            state.map.forget(range.align_out(crate::extent_map::BLOCK_BYTES));
         }
         if newer {
             state.adopt(attr);

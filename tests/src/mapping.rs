@@ -1,4 +1,4 @@
-//! A part of a file mapped into memory, shared and writable; unmapped on drop.
+//! A part of a file mapped into memory, shared; unmapped on drop.
 //!
 //! The file must not become shorter than the mapping while it is touched: that would be SIGBUS.
 
@@ -18,7 +18,15 @@ pub struct Mapping {
 impl Mapping {
     /// Maps `length` bytes of `file` from `start`, a multiple of the page size.
     pub fn shared(file: &File, start: u64, length: usize) -> Result<Self> {
-        let access = ProtFlags::READ | ProtFlags::WRITE;
+        Self::with_access(ProtFlags::READ | ProtFlags::WRITE, file, start, length)
+    }
+
+    /// The same for loads only: a store is SIGSEGV.
+    pub fn for_loads(file: &File, start: u64, length: usize) -> Result<Self> {
+        Self::with_access(ProtFlags::READ, file, start, length)
+    }
+
+    fn with_access(access: ProtFlags, file: &File, start: u64, length: usize) -> Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice.
         let address = unsafe {
             mmap(

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::command::{self, Ended};
+use crate::namespace::Namespace;
 use crate::process::{self, Process};
 use crate::sandbox::Sandbox;
 use crate::server::{self, Server};
@@ -19,6 +20,8 @@ use crate::{binaries, mount_table, wait};
 pub struct Client {
     sandbox: PathBuf,
     state: PathBuf,
+    /// Where its commands run; `None`: where the test does.
+    namespace: Option<Namespace>,
 }
 
 impl Client {
@@ -27,20 +30,36 @@ impl Client {
         Ok(Self {
             sandbox: sandbox.path().to_owned(),
             state: sandbox.folder(name)?,
+            namespace: None,
         })
     }
 
     /// A client that trusts `server` and is admitted by it.
     pub fn admitted(sandbox: &Sandbox, server: &Server) -> Result<Self> {
-        let client = Self::new(sandbox, "client-state")?;
+        Self::admitted_as(sandbox, server, "client-state")
+    }
+
+    /// The same with this folder of state: another one is another host.
+    pub fn admitted_as(sandbox: &Sandbox, server: &Server, name: &str) -> Result<Self> {
+        let client = Self::new(sandbox, name)?;
         server.allow(sandbox, &client.key()?)?;
         client.trust(server)?;
         Ok(client)
     }
 
+    /// The same client in the network `namespace`.
+    pub fn inside(mut self, namespace: Namespace) -> Self {
+        self.namespace = Some(namespace);
+        self
+    }
+
     /// `lacuna`, on this client's state.
     pub fn command(&self) -> Result<Command> {
-        let mut command = Command::new(binaries::lacuna()?);
+        let lacuna = binaries::lacuna()?;
+        let mut command = match &self.namespace {
+            Some(namespace) => namespace.command(lacuna),
+            None => Command::new(lacuna),
+        };
         command
             .env(process::MARK, &self.sandbox)
             .env("LACUNA_STATE", &self.state);

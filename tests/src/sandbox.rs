@@ -47,7 +47,11 @@ impl Sandbox {
 
     /// A command whose processes belong to this sandbox.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
+        self.mark(Command::new(program))
+    }
+
+    /// The processes of `command` belong to this sandbox.
+    pub fn mark(&self, mut command: Command) -> Command {
         command.env(process::MARK, self.path());
         command
     }

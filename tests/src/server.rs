@@ -13,6 +13,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::Signal;
 
 use crate::command::{self, Ended};
+use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::sandbox::Sandbox;
 use crate::{binaries, wait};
@@ -45,13 +46,34 @@ impl Server {
 
     /// The same at this address, with these options of `lacunad serve`.
     pub fn start_with(sandbox: &Sandbox, dir: &Path, listen: SocketAddr, options: &[&str]) -> Result<Self> {
+        Self::kept_by(sandbox.command("sh"), sandbox, dir, listen, options)
+    }
+
+    /// The same in the network `namespace`.
+    pub fn start_inside(
+        namespace: &Namespace,
+        sandbox: &Sandbox,
+        dir: &Path,
+        listen: SocketAddr,
+        options: &[&str],
+    ) -> Result<Self> {
+        let shell = sandbox.mark(namespace.command("sh"));
+        Self::kept_by(shell, sandbox, dir, listen, options)
+    }
+
+    fn kept_by(
+        mut shell: Command,
+        sandbox: &Sandbox,
+        dir: &Path,
+        listen: SocketAddr,
+        options: &[&str],
+    ) -> Result<Self> {
         let state = sandbox.join("server-state");
         if !state.exists() {
             fs::create_dir(&state)?;
         }
         let log = sandbox.join("lacunad.log");
-        let mut keeper = sandbox
-            .command("sh")
+        let mut keeper = shell
             .args(["-c", KEEPER, "keeper"])
             .arg(binaries::lacunad()?)
             .arg("serve")

@@ -21,6 +21,20 @@ pub fn until(what: &str, limit: Duration, mut reached: impl FnMut() -> Result<bo
     Ok(())
 }
 
+/// Lets time pass up to `limit`, or until `done`.
+pub fn at_most(limit: Duration, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !done() && Instant::now() < deadline {
+        pause();
+    }
+}
+
+/// Lets a fault last: for a length of time that is itself what is tested, never to wait for a state.
+#[expect(clippy::disallowed_methods, reason = "the time is the input of a test")]
+pub fn for_as_long_as(fault: Duration) {
+    std::thread::sleep(fault);
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the pause between two polls, not a wait for a state"

@@ -171,6 +171,23 @@ async fn an_event_drops_what_was_known_and_posts_a_notice() {
     assert_eq!(fs.shared().notices.take().map(|taken| taken.id), Some(attr.id));
 }
 
+/// A write into a hole makes the whole blocks that it touches data, and an event names only its bytes.
+#[tokio::test]
+async fn an_event_within_a_block_drops_the_map_of_the_whole_block() {
+    let (remote, fs, open) = opened(65536, |content| content.write(at(0, 4096), 1)).await;
+    settle(&fs).await;
+    let nothing = fs.seek(open, 4096, Whence::Data).await.unwrap_err();
+    assert_eq!(nothing.kind(), crate::error::ErrorKind::NoExtent);
+    remote.change(&path(), |content| content.write(at(9000, 5000), 2));
+    let attr = fs.shared().remote.stat(&path()).await.unwrap();
+    fs.changed(&crate::remote::Change {
+        attr,
+        range: at(9000, 5000),
+    });
+    assert_eq!(fs.seek(open, 4096, Whence::Data).await.unwrap(), 8192);
+    assert_eq!(fs.seek(open, 8192, Whence::Hole).await.unwrap(), 16384);
+}
+
 #[tokio::test]
 async fn a_read_that_meets_a_change_is_never_half_old() {
     // The change arrives between the plan and the fetch: the server names another generation.
@@ -326,6 +343,18 @@ async fn an_event_overtaken_by_a_look_changes_nothing() {
     });
     assert_eq!(bytes(&fs, open, at(0, 4096)).await, vec![2; 4096]);
     assert_eq!(remote.requests(), before, "what is cached is still good");
+    // The server's file system may allocate some more without a change of the content.
+    let volume = Arc::clone(&fs.open_volumes()[0]);
+    let newest = volume.attr();
+    let event = crate::remote::Change {
+        attr: Attr {
+            allocated_bytes: 4096,
+            ..newest
+        },
+        range: at(0, 8192),
+    };
+    fs.changed(&event);
+    assert_eq!(volume.attr().allocated_bytes, newest.allocated_bytes);
 }
 
 proptest! {

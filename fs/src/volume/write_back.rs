@@ -18,7 +18,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lacuna_transport::attr::{Attr, NewAttr};
+use lacuna_transport::attr::{Attr, NewAttr, NewTime, Timestamp};
 use lacuna_transport::id::BootId;
 use lacuna_transport::limits::WRITE_BYTES_MAX;
 use lacuna_transport::range::ByteRange;
@@ -186,6 +186,14 @@ impl WriteBack {
             modified: attr.modified.or(times.modified),
             ..NewAttr::default()
         });
+    }
+
+    /// The time of the last change as it was set, while the server may have another one.
+    pub(super) fn modified_behind(&self) -> Option<Timestamp> {
+        match self.times.filter(|_| self.times_behind)?.modified? {
+            NewTime::At(time) => Some(time),
+            NewTime::Now => None,
+        }
     }
 
     pub(super) fn forget_times(&mut self) {
@@ -705,6 +713,10 @@ impl<R: Remote> Volume<R> {
         let mut state = self.state.lock();
         state.back.behind = false;
         self.wake_writer(&mut state);
+        if state.back.times_behind {
+            drop(state);
+            self.flush_in_background();
+        }
         Ok(boot)
     }
 

@@ -206,3 +206,34 @@ async fn a_time_that_was_set_survives_another_run_of_the_server() {
     fs.flush(open, false).await.unwrap();
     assert_eq!(remote.content(&path("v")).unwrap().modified, time);
 }
+
+/// Sending again moves the time at the server; it is set again at once, and meanwhile nobody sees another one.
+#[tokio::test(start_paused = true)]
+async fn a_time_that_was_set_is_shown_while_data_is_sent_again() {
+    let remote = MemoryRemote::default();
+    let (fs, id, open) = created(&remote).await;
+    write(&fs, open, 0, &[1; 100]).await.unwrap();
+    let time = Timestamp {
+        seconds: 1_000_000,
+        nanos: 5,
+    };
+    let attr = NewAttr {
+        modified: Some(NewTime::At(time)),
+        ..NewAttr::default()
+    };
+    fs.set_attr(id, None, attr).await.unwrap();
+    fs.close(open);
+    remote.crash();
+    assert_ne!(remote.content(&path("v")).unwrap().modified, time);
+    // Every request takes a while, so that there is a time between them to look.
+    remote.delay(slow_answers(1));
+    fs.shared.send_again();
+    a_moment().await;
+    let start = tokio::time::Instant::now();
+    while remote.content(&path("v")).unwrap().modified != time {
+        assert!(start.elapsed() < Duration::from_secs(4), "not set again");
+        assert_eq!(fs.attr(id).await.unwrap().modified, time, "another time is seen");
+        a_moment().await;
+    }
+    assert_eq!(fs.attr(id).await.unwrap().modified, time);
+}
