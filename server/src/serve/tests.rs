@@ -9,6 +9,7 @@ mod names;
 mod packing;
 
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicUsize;
 
 use lacuna_transport::attr::Space;
 use lacuna_transport::extent::ExtentKind;
