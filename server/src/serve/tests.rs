@@ -5,6 +5,7 @@ mod bounds;
 mod changes;
 mod digests;
 mod handover;
+mod hostile;
 mod names;
 mod packing;
 
