@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lacuna_transport::id::BootId;
-use lacuna_transport::limits::{HANDSHAKE_TIMEOUT, SESSION_HANDLES_MAX, SESSIONS_MAX};
+use lacuna_transport::limits::{HELLO_TIMEOUT, SESSION_HANDLES_MAX, SESSIONS_MAX};
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::KeyId;
@@ -244,7 +244,7 @@ impl Server {
         };
         let server = Arc::clone(self);
         tasks.spawn(async move {
-            let connection = timeout(HANDSHAKE_TIMEOUT, async { incoming.await }).await;
+            let connection = timeout(HELLO_TIMEOUT, async { incoming.await }).await;
             match connection {
                 Ok(Ok(connection)) => server.connected(connection, address, slot).await,
                 Ok(Err(error)) => tracing::info!(%address, %error, "a handshake failed"),

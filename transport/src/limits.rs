@@ -95,10 +95,7 @@ pub const UDP_PAYLOAD_BYTES_MAX: u16 = 6500;
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// An idle client shows that it lives so often.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
-/// From the first packet to the end of the handshake. Longer than [`IDLE_TIMEOUT`]: one that has gone silent is
-/// forgotten by then without another packet to an address that it may have made up.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
-/// From the handshake to a finished hello.
+/// From the first packet to a finished hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// From a request to the first byte of each frame of its reply: frees the lane of one that hangs.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(60);

@@ -6,8 +6,8 @@
 //! | half of the most | must prove itself (Retry), which costs us nothing to remember | welcome, unless it has its share already |
 //! | the most | no answer | no answer |
 //!
-//! Before its address is proven, QUIC sends a client at most three times what it sent (RFC 9000, 8.1): the endpoint
-//! counts. No answer is less than that: a client that means it sends its packet again after a second.
+//! Before its address is proven, QUIC stops sending to a client at three times what it sent (RFC 9000, 8.1): quinn
+//! counts, and the packet that reaches the bound may go beyond it by less than its length. No answer is less than that: a client that means it sends its packet again after a second.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
