@@ -3,6 +3,7 @@
 
 mod client;
 mod daemon;
+mod flood;
 mod load;
 
 use std::path::Path;
@@ -92,4 +93,48 @@ async fn the_budget_holds_under_the_worst_load_and_a_good_client_is_served() {
         peak >> 20
     );
     assert!(came_back, "memory of sessions that are gone was kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_hostile_connections_leave_nothing_and_a_good_client_is_served() {
+    let (dir, state) = (folder(), folder());
+    let daemon = Daemon::start(dir.path(), state.path(), "128M");
+    let identity = key(&daemon, state.path());
+    let good = Client::connect(&daemon, &identity).await.expect("a session");
+    let mut lane = good.lane().await.expect("a lane");
+    let begun = daemon.resident_bytes();
+    let flood = async {
+        let strangers = flood::strangers(&daemon, 2_000);
+        let others = async {
+            flood::garbage(daemon.address, 6_000).await;
+            flood::unfinished(&daemon, 2_000).await;
+        };
+        tokio::join!(strangers, others).0
+    };
+    let mut flood = std::pin::pin!(flood);
+    let mut rounds = 0;
+    let refused = loop {
+        tokio::select! {
+            refused = &mut flood => break refused,
+            _ = answered("stat", lane.ask(Kind::Stat, path_request(""))) => rounds += 1,
+        }
+    };
+    let peak = daemon.peak_bytes();
+    // One that comes now gets in, while nobody has forgotten the others yet.
+    let another = async { Client::connect(&daemon, &identity).await };
+    answered("another session", another).await;
+    let back = async {
+        while daemon.resident_bytes() > begun + LEFT_BYTES {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let came_back = timeout(LIMIT, back).await.is_ok();
+    println!(
+        "{refused} of 2000 strangers were told; {rounds} rounds of a good client; at most {} MiB, {} MiB at the end",
+        peak >> 20,
+        daemon.resident_bytes() >> 20,
+    );
+    assert!(refused > 0, "no stranger was refused");
+    assert!(peak < BUDGET_BYTES + BEYOND_BYTES, "{} MiB", peak >> 20);
+    assert!(came_back, "memory of connections that are gone was kept");
 }
