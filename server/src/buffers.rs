@@ -1,7 +1,11 @@
 //! Memory for payloads, used again: touching a fresh mebibyte costs more than copying one.
 //!
-//! **Invariant.** A buffer still holds what was in it before, maybe of another client: whoever takes one fills
-//! all of it before a byte leaves.
+//! **Invariants**
+//!
+//! * A buffer still holds what was in it before, maybe of another client: whoever takes one fills all of it before
+//!   a byte leaves.
+//! * A buffer takes as much memory as [`cost`] says: that is what its user has to pay for.
+//! * What is kept unused is bounded.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -9,17 +13,26 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Bytes of each kept buffer: the largest read or write.
+/// Bytes of the largest kept buffers: the largest read or write.
 const BUFFER_BYTES: usize = 1 << 20;
 /// Smaller ones come from the allocator, which has them at hand.
 const POOLED_BYTES_MIN: usize = 64 << 10;
-/// Unused buffers kept: 64 MiB, what a few busy sessions have in flight.
-const KEPT_MAX: usize = 64;
+/// Sizes of kept buffers: powers of two, so that a user pays for twice of what it needs at most.
+const SIZES: usize = 5;
+
+const _: () = assert!(POOLED_BYTES_MIN << (SIZES - 1) == BUFFER_BYTES);
 
 /// See the module.
-#[derive(Default)]
 pub struct BufferPool {
-    unused: Mutex<Vec<Box<[u8]>>>,
+    unused: Mutex<Unused>,
+    kept_bytes_max: usize,
+}
+
+#[derive(Default)]
+struct Unused {
+    /// Of each size, the smallest first.
+    buffers: [Vec<Box<[u8]>>; SIZES],
+    bytes: usize,
 }
 
 /// `len` bytes of anything, until dropped.
@@ -29,21 +42,51 @@ pub struct Buffer {
     pool: Option<Arc<BufferPool>>,
 }
 
+/// Bytes of memory that a buffer of `len` takes.
+pub fn cost(len: usize) -> usize {
+    size_of_kept(len).map_or(len, |size| POOLED_BYTES_MIN << size)
+}
+
+/// Which of the kept sizes has room for `len`; `None` for what is not kept.
+fn size_of_kept(len: usize) -> Option<usize> {
+    let kept = (POOLED_BYTES_MIN..=BUFFER_BYTES).contains(&len);
+    (0..SIZES).find(|size| kept && len <= POOLED_BYTES_MIN << size)
+}
+
 impl BufferPool {
+    /// Keeps unused buffers of `kept_bytes_max` in all.
+    pub fn new(kept_bytes_max: usize) -> Self {
+        Self {
+            unused: Mutex::default(),
+            kept_bytes_max,
+        }
+    }
+
     pub fn take(self: &Arc<Self>, len: usize) -> Buffer {
-        if !(POOLED_BYTES_MIN..=BUFFER_BYTES).contains(&len) {
+        let Some(size) = size_of_kept(len) else {
             return Buffer {
                 bytes: vec![0; len].into_boxed_slice(),
                 len,
                 pool: None,
             };
-        }
-        let unused = self.unused.lock().pop();
+        };
         Buffer {
-            bytes: unused.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice()),
+            bytes: self
+                .unused
+                .lock()
+                .take(size)
+                .unwrap_or_else(|| vec![0; cost(len)].into_boxed_slice()),
             len,
             pool: Some(Arc::clone(self)),
         }
+    }
+}
+
+impl Unused {
+    fn take(&mut self, size: usize) -> Option<Box<[u8]>> {
+        let buffer = self.buffers[size].pop()?;
+        self.bytes -= buffer.len();
+        Some(buffer)
     }
 }
 
@@ -69,10 +112,13 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.take() {
+        if let Some(pool) = self.pool.take()
+            && let Some(size) = size_of_kept(self.bytes.len())
+        {
             let mut unused = pool.unused.lock();
-            if unused.len() < KEPT_MAX {
-                unused.push(std::mem::take(&mut self.bytes));
+            if unused.bytes + self.bytes.len() <= pool.kept_bytes_max {
+                unused.bytes += self.bytes.len();
+                unused.buffers[size].push(std::mem::take(&mut self.bytes));
             }
         }
     }
@@ -86,7 +132,7 @@ impl AsMut<[u8]> for Buffer {
 
 impl fmt::Debug for BufferPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BufferPool({} unused)", self.unused.lock().len())
+        write!(f, "BufferPool({} unused bytes)", self.unused.lock().bytes)
     }
 }
 
@@ -100,24 +146,45 @@ impl fmt::Debug for Buffer {
 mod tests {
     use super::*;
 
+    const KEPT: usize = 4 << 20;
+
     #[test]
     fn lengths_are_exact_and_large_ones_come_back() {
-        let pool = Arc::new(BufferPool::default());
         for len in [0, 1, POOLED_BYTES_MIN - 1, BUFFER_BYTES + 1] {
+            let pool = Arc::new(BufferPool::new(KEPT));
             assert_eq!(pool.take(len).len(), len);
-            assert!(pool.unused.lock().is_empty(), "{len} bytes are not kept");
+            assert_eq!(cost(len), len);
+            assert_eq!(pool.unused.lock().bytes, 0, "{len} bytes are not kept");
         }
-        for len in [POOLED_BYTES_MIN, BUFFER_BYTES] {
-            assert_eq!(pool.take(len).len(), len);
-            assert_eq!(pool.unused.lock().len(), 1);
+        for len in [
+            POOLED_BYTES_MIN,
+            POOLED_BYTES_MIN + 1,
+            BUFFER_BYTES - 1,
+            BUFFER_BYTES,
+        ] {
+            let pool = Arc::new(BufferPool::new(KEPT));
+            let buffer = pool.take(len);
+            assert_eq!((buffer.len(), buffer.bytes.len()), (len, cost(len)));
+            let address = buffer.as_ptr();
+            drop(buffer);
+            assert_eq!(pool.unused.lock().bytes, cost(len));
+            assert_eq!(pool.take(len).as_ptr(), address, "it is used again");
+        }
+    }
+
+    /// A read of 64 KiB takes 64 KiB, not a buffer of the largest.
+    #[test]
+    fn what_is_paid_is_never_more_than_twice_what_is_needed() {
+        for len in (POOLED_BYTES_MIN..=BUFFER_BYTES).step_by(4097) {
+            assert!((len..2 * len).contains(&cost(len)), "{len}: {}", cost(len));
         }
     }
 
     #[test]
-    fn the_count_of_kept_ones_is_bounded() {
-        let pool = Arc::new(BufferPool::default());
-        let many: Vec<_> = (0..KEPT_MAX + 5).map(|_| pool.take(BUFFER_BYTES)).collect();
+    fn what_is_kept_is_bounded() {
+        let pool = Arc::new(BufferPool::new(KEPT));
+        let many: Vec<_> = (0..9).map(|_| pool.take(BUFFER_BYTES)).collect();
         drop(many);
-        assert_eq!(pool.unused.lock().len(), KEPT_MAX);
+        assert_eq!(pool.unused.lock().bytes, KEPT);
     }
 }

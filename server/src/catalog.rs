@@ -35,8 +35,8 @@ use crate::generation::{Known, Look, Stamp};
 
 /// Most volumes remembered: about 300 bytes and an inotify watch each.
 const NODES_MAX: usize = 128 << 10;
-/// Closed volumes forgotten at once when the table is full, so that it is searched rarely.
-const FORGET_AT_ONCE: usize = NODES_MAX / 16;
+/// The part of the table that is forgotten at once when it is full, so that it is searched rarely.
+const FORGET_SHARE: usize = 16;
 
 /// See the module.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ pub struct Catalog {
     nodes: Mutex<HashMap<NodeId, Arc<VolumeNode>>>,
     watcher: Option<Arc<Watcher>>,
     tick_ns: u64,
+    nodes_max: usize,
 }
 
 impl Catalog {
@@ -61,6 +62,16 @@ impl Catalog {
             nodes: Mutex::default(),
             watcher,
             tick_ns,
+            nodes_max: NODES_MAX,
+        }
+    }
+
+    /// The same, which remembers no more than `nodes_max` volumes.
+    #[must_use]
+    pub fn with_nodes_max(self, nodes_max: usize) -> Self {
+        Self {
+            nodes_max: nodes_max.clamp(1, NODES_MAX),
+            ..self
         }
     }
 
@@ -136,11 +147,11 @@ impl Catalog {
         if let Some(node) = nodes.get(&id) {
             return Ok(Arc::clone(node));
         }
-        if nodes.len() >= NODES_MAX {
-            forget(&mut nodes, FORGET_AT_ONCE);
+        if nodes.len() >= self.nodes_max {
+            forget(&mut nodes, (self.nodes_max / FORGET_SHARE).max(1));
         }
-        if nodes.len() >= NODES_MAX {
-            let why = format!("{NODES_MAX} volumes are open on this server; close some");
+        if nodes.len() >= self.nodes_max {
+            let why = format!("{} volumes are open on this server; close some", nodes.len());
             return Err(Error::new(ErrorKind::Exhausted, why));
         }
         let node = Arc::new(VolumeNode::new(self.tick_ns));

@@ -6,6 +6,7 @@
 //! * [`access`]: who may connect.
 //! * [`state`], [`control`]: the state folder, and talking to the daemon that runs on it.
 //! * [`serve`], [`session`]: QUIC in, requests answered; [`buffers`]: memory for their payloads.
+//! * [`memory`]: one budget and what follows from it; `fair`: who of many clients gets the next share.
 //! * [`command`]: what the binary `lacunad` offers.
 //!
 //! Nothing here knows of mounts or caches: that is the crate `lacuna`.
@@ -20,7 +21,9 @@ mod clock;
 pub mod command;
 pub mod control;
 pub mod error;
+mod fair;
 pub mod generation;
+pub mod memory;
 pub mod operations;
 pub mod serve;
 pub mod session;

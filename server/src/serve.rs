@@ -4,57 +4,56 @@
 //!
 //! * Every connection is looked up in the allow list, after it was registered: a revocation either is
 //!   seen by the look-up, or sees the session and closes it.
-//! * Sessions, handshakes and the bytes of reads and writes in memory are bounded.
+//! * Sessions, handshakes and what they hold in memory are bounded, by parts of one budget ([`crate::memory`]) that
+//!   clients get in fair turns ([`crate::fair`]).
 //! * A mount (an instance of a client) has one session that serves: a newer one closes the older and waits
 //!   for what it has under way.
 //! * When [`Server::run`] returns, no task of it is left and every client was told.
+
+mod handshakes;
+pub(crate) mod shared;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lacuna_transport::id::BootId;
-use lacuna_transport::limits::{
-    HANDSHAKES_UNPROVEN_MAX, HELLO_TIMEOUT, READ_BYTES_MAX, SESSION_HANDLES_MAX, SESSIONS_MAX,
-    WRITE_BYTES_MAX,
-};
+use lacuna_transport::limits::{HELLO_TIMEOUT, SESSION_HANDLES_MAX, SESSIONS_MAX};
 use lacuna_transport::quic::close::CloseCode;
+use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::KeyId;
 use lacuna_transport::quic::packing::Packing;
 use lacuna_transport::quic::tls;
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, Incoming};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use self::handshakes::{Handshakes, Slot, Verdict};
+use self::shared::Shared;
 use crate::access::{Access, AllowList, Entry};
 use crate::backend::Backend;
 use crate::buffers::BufferPool;
 use crate::catalog::Catalog;
 use crate::control::SessionReport;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{Division, MEMORY_BYTES_DEFAULT};
 use crate::operations::{InstanceKey, Operations};
 use crate::session::{self, Counters, Session};
 
-/// Read replies that are being filled or sent, all sessions together: 256 of the largest.
-const READ_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
-/// Writes that are being received or applied, all sessions together: 128 of the largest.
-const WRITE_BYTES_IN_FLIGHT_MAX: usize = 128 << 20;
-/// Digests that are made at once, all sessions together: each takes a thread, a processor and 256 KiB, and reads
-/// should find some of the storage free.
-const DIGESTS_UNDER_WAY_MAX: usize = 4;
 /// For goodbyes to leave after the last session was closed.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bounds that a test can lower; each is one of [`lacuna_transport::limits`].
+/// Bounds that the operator or a test can lower; the counts are those of [`lacuna_transport::limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     pub sessions_max: usize,
     pub session_handles_max: usize,
+    /// The budget that [`crate::memory`] divides.
+    pub memory_bytes: u64,
 }
 
 impl Default for Bounds {
@@ -62,6 +61,7 @@ impl Default for Bounds {
         Self {
             sessions_max: SESSIONS_MAX,
             session_handles_max: SESSION_HANDLES_MAX,
+            memory_bytes: MEMORY_BYTES_DEFAULT,
         }
     }
 }
@@ -72,9 +72,7 @@ pub struct Server {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) catalog: Catalog,
     pub(crate) boot: BootId,
-    pub(crate) read_budget: Arc<Semaphore>,
-    pub(crate) write_budget: Arc<Semaphore>,
-    pub(crate) digest_budget: Arc<Semaphore>,
+    pub(crate) shared: Shared,
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) packing: Packing,
     pub(crate) operations: Operations,
@@ -85,7 +83,9 @@ pub struct Server {
     /// Sessions that named their instance, older ones first; they stay until nothing of them is under way.
     instances: Mutex<HashMap<InstanceKey, Vec<Arc<Session>>>>,
     next_session: AtomicU64,
-    handshakes: AtomicUsize,
+    handshakes: Arc<Handshakes>,
+    /// Connections of the endpoint, also those that are only still being forgotten.
+    connections_max: usize,
 }
 
 /// A connection that has proved a key.
@@ -112,15 +112,24 @@ impl Server {
         read_only: bool,
         bounds: Bounds,
     ) -> Result<Arc<Self>> {
-        let catalog = Catalog::new(backend.clock_tick());
+        let division = Division::of(bounds.memory_bytes).map_err(|error| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("the memory of this server is {error}"),
+            )
+        })?;
+        let division = Division {
+            sessions: division.sessions.min(bounds.sessions_max),
+            ..division
+        };
+        let catalog = Catalog::new(backend.clock_tick()).with_nodes_max(division.volumes);
+        let kept_bytes = usize::try_from(division.kept_bytes).unwrap_or(usize::MAX);
         Ok(Arc::new(Self {
             backend,
             catalog,
             boot: BootId::random().map_err(|error| Error::io("cannot read random numbers", error))?,
-            read_budget: Arc::new(Semaphore::new(READ_BYTES_IN_FLIGHT_MAX)),
-            write_budget: Arc::new(Semaphore::new(WRITE_BYTES_IN_FLIGHT_MAX)),
-            digest_budget: Arc::new(Semaphore::new(DIGESTS_UNDER_WAY_MAX)),
-            buffers: Arc::default(),
+            shared: Shared::new(&division),
+            buffers: Arc::new(BufferPool::new(kept_bytes)),
             packing: Packing::default(),
             operations: Operations::open(&state)?,
             bounds,
@@ -129,7 +138,8 @@ impl Server {
             live: Mutex::default(),
             instances: Mutex::default(),
             next_session: AtomicU64::new(1),
-            handshakes: AtomicUsize::new(0),
+            handshakes: Handshakes::new(division.handshakes),
+            connections_max: division.sessions + division.handshakes,
         }))
     }
 
@@ -143,7 +153,7 @@ impl Server {
                 () = &mut shutdown => break Ok(()),
                 () = &mut watch => {}
                 incoming = endpoint.accept() => match incoming {
-                    Some(incoming) => self.admit(incoming, &mut tasks),
+                    Some(incoming) => self.admit(&endpoint, incoming, &mut tasks),
                     None => break Err(Error::new(ErrorKind::Io, "the endpoint closed by itself")),
                 },
                 Some(ended) = tasks.join_next() => note_panic(ended),
@@ -210,35 +220,41 @@ impl Server {
         session::blocking(move || AllowList::load(&state)).await
     }
 
-    fn admit(self: &Arc<Self>, incoming: Incoming, tasks: &mut JoinSet<()>) {
-        let sessions_max = self.bounds.sessions_max;
-        if self.live.lock().len() >= sessions_max {
-            tracing::warn!(address = %incoming.remote_address(), "refused a client: {sessions_max} sessions live");
-            incoming.refuse();
+    fn admit(self: &Arc<Self>, endpoint: &Endpoint, incoming: Incoming, tasks: &mut JoinSet<()>) {
+        let address = canonical(incoming.remote_address());
+        if endpoint.open_connections() >= self.connections_max {
+            tracing::debug!(%address, "no answer to a client: too many connections");
+            incoming.ignore();
             return;
         }
-        let under_way = self.handshakes.load(Ordering::Relaxed);
-        if under_way >= HANDSHAKES_UNPROVEN_MAX && incoming.may_retry() {
-            if let Err(error) = incoming.retry() {
-                tracing::debug!(%error, "cannot ask a client to prove its address");
+        let proven = incoming.remote_address_validated() || !incoming.may_retry();
+        let slot = match self.handshakes.begin(address.ip(), proven) {
+            Verdict::Welcome(slot) => slot,
+            Verdict::Prove => {
+                if let Err(error) = incoming.retry() {
+                    tracing::debug!(%error, "cannot ask a client to prove its address");
+                }
+                return;
             }
-            return;
-        }
+            Verdict::Ignore => {
+                tracing::debug!(%address, "no answer to a client: too many handshakes");
+                incoming.ignore();
+                return;
+            }
+        };
         let server = Arc::clone(self);
-        self.handshakes.fetch_add(1, Ordering::Relaxed);
         tasks.spawn(async move {
-            let address = canonical(incoming.remote_address());
             let connection = timeout(HELLO_TIMEOUT, async { incoming.await }).await;
-            server.handshakes.fetch_sub(1, Ordering::Relaxed);
             match connection {
-                Ok(Ok(connection)) => server.connected(connection, address).await,
+                Ok(Ok(connection)) => server.connected(connection, address, slot).await,
                 Ok(Err(error)) => tracing::info!(%address, %error, "a handshake failed"),
                 Err(_) => tracing::info!(%address, "a handshake took too long"),
             }
         });
     }
 
-    async fn connected(self: &Arc<Self>, connection: Connection, address: SocketAddr) {
+    /// `slot` is given back when the client was admitted or refused.
+    async fn connected(self: &Arc<Self>, connection: Connection, address: SocketAddr, slot: Slot) {
         let Some(key) = tls::peer_key(&connection) else {
             close(&connection, CloseCode::NotAllowed, "no key was shown");
             return;
@@ -271,9 +287,18 @@ impl Server {
             close(&connection, CloseCode::NotAllowed, &refusal(key));
             return;
         };
+        let Some(_place) = self.shared.place(key) else {
+            let text = "this server has no room for another session of this client: unmount something, or give lacunad more --memory";
+            tracing::warn!(name = entry.name, %address, "refused a client: {text}");
+            close(&connection, CloseCode::Busy, text);
+            return;
+        };
         if let Some(live) = self.live.lock().get_mut(&number) {
             live.entry = Some(entry.clone());
         }
+        drop(slot);
+        let window = self.shared.window();
+        endpoint::admit(&connection, window.bytes());
         tracing::info!(session = number, name = entry.name, %address, "client connected");
         let read_only = match entry.access {
             Access::ReadOnly => true,
@@ -354,15 +379,6 @@ fn note_panic(ended: Result<(), tokio::task::JoinError>) {
         tracing::error!(?error, "a session's task panicked");
     }
 }
-
-const _: () = assert!(
-    READ_BYTES_IN_FLIGHT_MAX > 1 << 20 && READ_BYTES_MAX <= 1 << 20,
-    "a read fits the budget"
-);
-const _: () = assert!(
-    WRITE_BYTES_IN_FLIGHT_MAX > 1 << 20 && WRITE_BYTES_MAX <= 1 << 20,
-    "a write fits the budget"
-);
 
 #[cfg(test)]
 mod tests;

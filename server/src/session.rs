@@ -32,7 +32,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use lacuna_transport::id::{Handle, RequestId};
+use lacuna_transport::limits::{LANE_STALL_TIMEOUT, REPLY_TIMEOUT};
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
 use lacuna_transport::quic::identity::KeyId;
@@ -48,6 +50,7 @@ use crate::backend::stream::Stream;
 use crate::catalog::events::EventQueue;
 use crate::catalog::{OpenNode, Party};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fair::pool::{FairPool, Share, paid};
 use crate::operations::InstanceKey;
 use crate::serve::Server;
 
@@ -55,6 +58,8 @@ use crate::serve::Server;
 const EVENT_PAUSE: Duration = Duration::from_millis(50);
 /// Listings of one session in memory at once: they can be large, and a client may take them slowly.
 const LISTINGS_MAX: usize = 2;
+/// Memory for an event that is on its way.
+const EVENT_BYTES: u64 = 512;
 
 /// Numbers of one session that others read.
 #[derive(Debug, Default)]
@@ -116,7 +121,8 @@ pub(crate) struct Session {
 #[derive(Debug, Default)]
 struct Handles {
     last: u64,
-    open: HashMap<Handle, Arc<OpenNode>>,
+    /// Each with its place among the volumes that this server can have open.
+    open: HashMap<Handle, (Arc<OpenNode>, Share)>,
 }
 
 impl Session {
@@ -167,8 +173,11 @@ impl Session {
         };
         let open = std::mem::take(&mut self.handles.lock().open);
         self.counters.open_volumes.store(0, Ordering::Relaxed);
-        let closed = self.blocking(move || {
+        let under_way = self.work.begin();
+        // Not out of the client's share, which may hang for ever.
+        let closed = blocking(move || {
             drop(open);
+            drop(under_way);
             Ok(())
         });
         // Nobody waits for the outcome but the next session, below.
@@ -183,18 +192,49 @@ impl Session {
         self.number
     }
 
-    /// As the free function, as work of this session.
+    /// As the free function, as work of this session, on a thread out of its client's share.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let under_way = self.work.begin();
+        let threads = &self.server.shared.threads;
+        let thread = threads.take(self.key, 1, REPLY_TIMEOUT).await;
+        let thread = thread.ok_or_else(|| {
+            let text = "the storage does not answer: all threads of this client wait for it";
+            Error::new(ErrorKind::Exhausted, text)
+        })?;
         blocking(move || {
             let done = work();
-            drop(under_way);
+            drop((thread, under_way));
             done
         })
         .await
+    }
+
+    /// Memory for a request and its reply. A session that gets none in time is closed, for it cannot go on; its
+    /// client connects again, and asks again what was not answered.
+    async fn memory(&self, bytes: u64) -> Result<Share, FrameError> {
+        self.paid_by(&self.server.shared.replies, bytes).await
+    }
+
+    /// The same for the payload of a write.
+    async fn memory_to_write(&self, bytes: u64) -> Result<Share, FrameError> {
+        self.paid_by(&self.server.shared.writes, bytes).await
+    }
+
+    async fn paid_by(&self, pool: &Arc<FairPool>, bytes: u64) -> Result<Share, FrameError> {
+        let share = pool.take(self.key, bytes, LANE_STALL_TIMEOUT).await;
+        share.ok_or_else(|| {
+            let text =
+                "the server has no memory for this client: it does not take its replies, or it is not alone";
+            self.end(End::new(CloseCode::Busy, text));
+            FrameError::Lost(text.to_owned())
+        })
+    }
+
+    fn nothing(&self) -> Share {
+        self.server.shared.replies.nothing(self.key)
     }
 
     fn may_change(&self) -> Result<()> {
@@ -253,13 +293,17 @@ impl Session {
             for change in changes {
                 let body = message::encode(&change);
                 let traffic = &self.counters.traffic;
-                let sent = frames::write_frame(
+                let Ok(share) = self.memory(EVENT_BYTES).await else {
+                    return self.end(End::new(CloseCode::Busy, "no memory for an event; connect again"));
+                };
+                let share = Arc::new(share);
+                let sent = frames::write_frame_held(
                     &mut stream,
                     traffic,
-                    Kind::VolumeChanged,
-                    Code::Done,
-                    RequestId(0),
-                    body,
+                    (Kind::VolumeChanged, Code::Done, RequestId(0)),
+                    Bytes::from(body),
+                    Vec::new(),
+                    |bytes| paid(bytes, &share),
                 );
                 if let Err(error) = sent.await {
                     return self.end(End::from(error));
@@ -269,25 +313,36 @@ impl Session {
         }
     }
 
-    fn next_handle(&self) -> Result<Handle> {
+    /// The number of a volume that is about to be opened, and its place.
+    fn next_handle(&self) -> Result<(Handle, Share)> {
+        let place = self.server.shared.volumes.try_take(self.key, 1);
+        let place = place.ok_or_else(|| {
+            let why = "this client has its share of the open volumes of this server; close some, or give lacunad more --memory";
+            Error::new(ErrorKind::Exhausted, why)
+        })?;
         let mut handles = self.handles.lock();
         handles.room(self.server.bounds.session_handles_max)?;
         handles.last += 1;
-        Ok(Handle(handles.last))
+        Ok((Handle(handles.last), place))
     }
 
-    fn keep(&self, handle: Handle, open: OpenNode) -> Result<()> {
+    fn keep(&self, handle: Handle, open: OpenNode, place: Share) -> Result<()> {
         let mut handles = self.handles.lock();
         // Again: other lanes may have filled it meanwhile.
         handles.room(self.server.bounds.session_handles_max)?;
         self.note_stream(&open);
-        handles.open.insert(handle, Arc::new(open));
+        handles.open.insert(handle, (Arc::new(open), place));
         self.counters.open_volumes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     fn node(&self, handle: Handle) -> Result<Arc<OpenNode>> {
-        let node = self.handles.lock().open.get(&handle).map(Arc::clone);
+        let node = self
+            .handles
+            .lock()
+            .open
+            .get(&handle)
+            .map(|(node, _)| Arc::clone(node));
         node.ok_or_else(|| {
             Error::new(
                 ErrorKind::Stale,

@@ -62,8 +62,11 @@ pub const SESSION_HANDLES_MAX: usize = 64 << 10;
 pub const SESSIONS_MAX: usize = 1024;
 /// Handshakes under way before new ones must prove their address (Retry).
 pub const HANDSHAKES_UNPROVEN_MAX: usize = 64;
-/// Handshakes under way before new ones are refused.
+/// Handshakes under way before new ones get no answer; a server with little memory takes fewer.
 pub const HANDSHAKES_MAX: usize = 256;
+/// Of those, how many may come from one address once addresses have to be proven: one host cannot keep all others
+/// out, and one that many clients share (NAT) still has room.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 64;
 /// Events queued for a slow client before its session is closed: it then reconnects and revalidates.
 pub const EVENT_QUEUE_MAX: usize = 4096;
 
@@ -71,6 +74,12 @@ pub const EVENT_QUEUE_MAX: usize = 4096;
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// QUIC receive window of a session: bandwidth times delay of 2.5 Gbit/s at 100 ms.
 pub const SESSION_WINDOW_BYTES: u32 = 12 << 20;
+/// QUIC receive window of a connection whose key was not found on the allow list yet: a hello fits.
+pub const UNADMITTED_WINDOW_BYTES: u32 = 32 << 10;
+/// Packets kept of a client that was not accepted yet: the rest of its first flight.
+pub const INCOMING_BYTES_MAX: u64 = 16 << 10;
+/// The same of all of them.
+pub const INCOMING_TOTAL_BYTES_MAX: u64 = 2 << 20;
 /// Most unacknowledged bytes a side keeps for one session.
 pub const SEND_WINDOW_BYTES: u64 = 32 << 20;
 /// Congestion window before anything is known of the path. The default is two packets of 6500 bytes:

@@ -13,6 +13,7 @@ use clap::Args;
 use lacuna_transport::path::NodeName;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::Identity;
+use lacuna_transport::size;
 use quinn::Endpoint;
 use rustix::process::{Resource, Rlimit};
 use sd_notify::NotifyState;
@@ -25,13 +26,13 @@ use crate::backend::sparse_file::SparseFiles;
 use crate::backend::stream::options::StreamOptions;
 use crate::backend::stream::{Stream, StreamVolume};
 use crate::control::ControlSocket;
-use crate::serve::Server;
+use crate::memory::{self, Division};
+use crate::serve::shared::BLOCKING_THREADS_MAX;
+use crate::serve::{Bounds, Server};
 use crate::state::DaemonLock;
 
 /// The port of lacuna, over UDP.
 const DEFAULT_PORT: u16 = 7117;
-/// Threads that wait for storage at once.
-const BLOCKING_THREADS_MAX: usize = 128;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -60,8 +61,19 @@ pub(super) struct Serve {
     /// Finish each stream when the last mount that had it open for writing is unmounted
     #[arg(long, requires = "streams")]
     finish_on_umount: bool,
+    /// Most memory for all that clients cause: requests, replies, writes, open volumes, sessions. What is needed
+    /// beyond it stays below 64 MiB. More of it means more clients at once [default: a quarter of the machine's,
+    /// at most 1G]
+    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    memory: Option<u64>,
     #[command(flatten)]
     state: super::State,
+}
+
+fn memory_size(text: &str) -> Result<u64, String> {
+    let bytes = size::parse(text)?;
+    Division::of(bytes).map_err(|error| format!("{text} is {error}"))?;
+    Ok(bytes)
 }
 
 const STREAM_HELP: &str = "\
@@ -94,7 +106,13 @@ impl Serve {
         let allowed = AllowList::load(&state)?.entries().count();
         raise_descriptor_limit();
         let backend = Export::new(Arc::new(folder), self.named(&state)?)?;
-        let server = Server::new(Arc::new(backend), state.clone(), self.read_only)?;
+        let bounds = Bounds {
+            memory_bytes: self
+                .memory
+                .unwrap_or_else(|| memory::default_bytes(machine_bytes())),
+            ..Bounds::default()
+        };
+        let server = Server::with_bounds(Arc::new(backend), state.clone(), self.read_only, bounds)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -196,6 +214,12 @@ fn no_ipv6(error: &std::io::Error) -> bool {
         Errno::from_io_error(error),
         Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)
     )
+}
+
+/// The memory of this machine.
+fn machine_bytes() -> u64 {
+    let machine = rustix::system::sysinfo();
+    machine.totalram.saturating_mul(u64::from(machine.mem_unit))
 }
 
 /// Each open volume takes a descriptor.

@@ -5,10 +5,12 @@ mod bounds;
 mod changes;
 mod digests;
 mod handover;
+mod hostile;
 mod names;
 mod packing;
 
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicUsize;
 
 use lacuna_transport::attr::Space;
 use lacuna_transport::extent::ExtentKind;

@@ -17,19 +17,19 @@ use lacuna_transport::wire::message::{
 };
 use lacuna_transport::wire::write::{HEAD_BYTES, WriteRequest};
 use quinn::RecvStream;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Session;
-use crate::buffers::Buffer;
+use crate::buffers::{self, Buffer};
 use crate::catalog::{Change, OpenNode};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fair::pool::Share;
 
 /// A write that has arrived whole.
 #[derive(Debug)]
 pub(super) struct Received {
     request: WriteRequest,
     payload: Buffer,
-    _budget: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 impl Session {
@@ -60,12 +60,11 @@ impl Session {
         if codec.is_some_and(|codec| !features.contains(codec.feature())) {
             return Err(WireError::OutOfBounds("codec that this session does not have").into());
         }
-        let budget = Arc::clone(&self.server.write_budget);
-        // What is packed is there together with what it unpacks to.
-        let needed = request.bytes() + codec.map_or(0, |_| payload_u32);
-        let budget = budget.acquire_many_owned(needed).await;
-        let budget = budget.map_err(|error| FrameError::Lost(error.to_string()))?;
         let bytes = usize::try_from(request.bytes()).unwrap_or(usize::MAX);
+        // What is packed is there together with what it unpacks to.
+        let needed = buffers::cost(bytes) + codec.map_or(0, |_| payload_bytes);
+        let share = self.memory_to_write(u64::try_from(needed).unwrap_or(u64::MAX));
+        let share = share.await?;
         let mut payload = self.server.buffers.take(bytes);
         match codec {
             None => frames::read_exact(receive, traffic, &mut payload).await?,
@@ -78,7 +77,7 @@ impl Session {
         Ok(Received {
             request,
             payload,
-            _budget: budget,
+            _share: share,
         })
     }
 

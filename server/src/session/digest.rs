@@ -8,10 +8,13 @@ use std::sync::Arc;
 use lacuna_transport::digest::{InUnits, UnitHash};
 use lacuna_transport::extent::ExtentKind;
 use lacuna_transport::id::Generation;
+use lacuna_transport::limits::{DIGEST_UNITS_MAX, REPLY_TIMEOUT};
+use lacuna_transport::quic::frames::FrameError;
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::digest::{DigestRequest, encode_reply};
 
 use super::Session;
+use super::lane::Reply;
 use crate::backend::OpenVolume;
 use crate::buffers::BufferPool;
 use crate::catalog::OpenNode;
@@ -23,13 +26,24 @@ const ATTEMPTS: usize = 3;
 const PIECE_BYTES: u64 = 256 << 10;
 /// Extents asked of the backend at once.
 const RUNS_MAX: usize = 1024;
+/// Memory of one digest: the piece, the extents, the hashes and the reply with them.
+const DIGEST_BYTES: u64 = PIECE_BYTES + (64 << 10) + 2 * DIGEST_UNITS_MAX * 32;
 
 impl Session {
-    pub(super) async fn digest(&self, request: DigestRequest) -> Result<Vec<u8>> {
+    pub(super) async fn digest(
+        self: &Arc<Self>,
+        request: DigestRequest,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), FrameError> {
+        reply.pay(DIGEST_BYTES).await?;
+        let body = self.hashes(request).await;
+        reply.done(body).await
+    }
+
+    async fn hashes(&self, request: DigestRequest) -> Result<Vec<u8>> {
         let node = self.node(request.handle)?;
-        let permit = Arc::clone(&self.server.digest_budget).acquire_owned().await;
-        let permit =
-            permit.map_err(|_| Error::new(ErrorKind::ShuttingDown, "the server is shutting down"))?;
+        let permit = self.server.shared.digests.take(self.key, 1, REPLY_TIMEOUT).await;
+        let permit = permit.ok_or_else(|| Error::new(ErrorKind::Exhausted, "other digests take too long"))?;
         let buffers = Arc::clone(&self.server.buffers);
         let work = move || {
             // Held until the work has ended, whoever still waits for it.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use lacuna_transport::id::RequestId;
 use lacuna_transport::quic::frames::{self, FrameError};
 use lacuna_transport::wire::WireError;
@@ -13,29 +14,67 @@ use quinn::{RecvStream, SendStream};
 
 use super::{End, Session};
 use crate::error::{Error, Result};
+use crate::fair::pool::{Share, paid};
+
+/// Memory for working on a small request and for its reply, beside its body.
+const REQUEST_BYTES: u64 = 4 << 10;
+/// What a copy through memory has in it at once.
+const COPY_PIECE_BYTES: u64 = 1 << 20;
 
 /// The way back to the client, for one request.
 #[derive(Debug)]
 pub(super) struct Reply<'a> {
     pub(super) session: &'a Session,
     pub(super) stream: &'a mut SendStream,
-    pub(super) kind: Kind,
-    pub(super) request: RequestId,
+    kind: Kind,
+    request: RequestId,
+    /// Memory for this request and what it is answered with.
+    share: Arc<Share>,
 }
 
 impl<'a> Reply<'a> {
-    fn to(session: &'a Session, stream: &'a mut SendStream, header: &Header) -> Self {
+    fn to(session: &'a Session, stream: &'a mut SendStream, header: &Header, share: Share) -> Self {
         Self {
             session,
             stream,
             kind: header.kind,
             request: header.request,
+            share: Arc::new(share),
+        }
+    }
+
+    /// Has `bytes` for what is worked for from here on, instead of what the request had.
+    pub(super) async fn pay(&mut self, bytes: u64) -> Result<(), FrameError> {
+        // Nothing is held while this waits but what the client has yet to acknowledge: those who wait do not wait
+        // for each other.
+        self.share = Arc::new(self.session.nothing());
+        self.share = Arc::new(self.session.memory(bytes).await?);
+        Ok(())
+    }
+
+    /// Less will do.
+    pub(super) fn shrink(&mut self, bytes: u64) {
+        if let Some(share) = Arc::get_mut(&mut self.share) {
+            share.shrink(bytes);
         }
     }
 
     pub(super) async fn frame(&mut self, code: Code, body: Vec<u8>) -> Result<(), FrameError> {
+        self.frame_of(code, Bytes::from(body), Vec::new()).await
+    }
+
+    /// A frame whose body is `head` and `payload`. Its memory is held until the client has acknowledged it.
+    pub(super) async fn frame_of(
+        &mut self,
+        code: Code,
+        head: Bytes,
+        payload: Vec<Bytes>,
+    ) -> Result<(), FrameError> {
         let traffic = &self.session.counters.traffic;
-        frames::write_frame(self.stream, traffic, self.kind, code, self.request, body).await
+        let meaning = (self.kind, code, self.request);
+        let share = &self.share;
+        let hold = |bytes| paid(bytes, share);
+        frames::write_frame_held(self.stream, traffic, meaning, head, payload, hold).await
     }
 
     /// The whole reply to a request that has one frame.
@@ -86,14 +125,19 @@ async fn serve(
     while let Some(header) = frames::read_header(receive, traffic, Sender::Client).await? {
         // What does not fit in a control message is not read as one.
         if header.kind == Kind::Write {
+            let share = session.memory(REQUEST_BYTES).await?;
+            let mut reply = Reply::to(session, send, &header, share);
             let received = session.receive_write(receive, &header, features).await?;
             let attr = session.write(received).await;
-            let mut reply = Reply::to(session, send, &header);
             reply.done(attr.map(|attr| message::encode(&attr))).await?;
             continue;
         }
+        let share = session
+            .memory(u64::from(header.body_bytes) + REQUEST_BYTES)
+            .await?;
         let body = frames::read_body(receive, traffic, &header).await?;
-        answer(session, features, send, header, &body).await?;
+        let reply = Reply::to(session, send, &header, share);
+        answer(session, features, reply, header, &body).await?;
     }
     Ok(())
 }
@@ -101,11 +145,10 @@ async fn serve(
 async fn answer(
     session: &Arc<Session>,
     features: Features,
-    stream: &mut SendStream,
+    mut reply: Reply<'_>,
     header: Header,
     body: &[u8],
 ) -> Result<(), FrameError> {
-    let mut reply = Reply::to(session, stream, &header);
     match header.kind {
         Kind::Stat => {
             let PathRequest { path } = message::decode(body)?;
@@ -144,7 +187,7 @@ async fn answer(
                 .await
         }
         Kind::Map => session.map(message::decode(body)?, features, &mut reply).await,
-        Kind::Digest => reply.done(session.digest(message::decode(body)?).await).await,
+        Kind::Digest => session.digest(message::decode(body)?, &mut reply).await,
         Kind::Space => {
             let server = Arc::clone(&session.server);
             let space = session.blocking(move || server.backend.space()).await;
@@ -184,6 +227,8 @@ async fn answer_change(
         Kind::Flush => session.flush(message::decode(body)?).await,
         Kind::SetAttr => session.set_attr(message::decode(body)?).await,
         Kind::Copy => {
+            // Where the storage cannot copy by itself, the bytes go through memory.
+            reply.pay(REQUEST_BYTES + COPY_PIECE_BYTES).await?;
             let copied = session.copy(message::decode(body)?).await;
             return reply.done(copied.map(|copied| message::encode(&copied))).await;
         }
@@ -231,7 +276,7 @@ impl Session {
         if request.write {
             self.may_change()?;
         }
-        let handle = self.next_handle()?;
+        let (handle, place) = self.next_handle()?;
         let (server, party) = (Arc::clone(&self.server), self.party.clone());
         let (open, attr) = self
             .blocking(move || {
@@ -240,7 +285,7 @@ impl Session {
             })
             .await?;
         let size_max = open.volume().size_max();
-        self.keep(handle, open)?;
+        self.keep(handle, open, place)?;
         Ok(Opened {
             handle,
             attr,

@@ -42,6 +42,7 @@ impl Session {
         // From the end, so that what was sent is freed.
         entries.reverse();
         loop {
+            reply.pay(2 * u64::from(LIST_PAGE_BYTES_MAX)).await?;
             let rest = entries.len().saturating_sub(entries_a_page());
             let page: Vec<ListEntry> = entries.drain(rest..).rev().collect();
             let code = if entries.is_empty() {

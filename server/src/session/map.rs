@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use lacuna_transport::extent::{Extent, ExtentKind};
+use lacuna_transport::limits::MAP_PAGE_BYTES_MAX;
 use lacuna_transport::quic::frames::FrameError;
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::frame::Code;
@@ -17,6 +18,8 @@ use crate::error::Result;
 
 /// Runs asked of the backend for one page: what fits even if each needs its longest form.
 const PAGE_RUNS: usize = 6500;
+/// Memory while a page is made: its extents twice, and what it encodes to.
+const PAGE_BYTES: u64 = 512 << 10;
 /// A page is walked again if others changed the volume meanwhile; then it goes out as of the base before
 /// the walk, which the client is about to learn is over.
 const ATTEMPTS: usize = 3;
@@ -39,6 +42,7 @@ impl Session {
         let mut pages_left = request.pages_max;
         let mut first = None;
         loop {
+            reply.pay(PAGE_BYTES).await?;
             let walked = Arc::clone(&node);
             let page = match self.blocking(move || page_of(&walked, range, knows_holes)).await {
                 Ok(page) => page,
@@ -50,7 +54,10 @@ impl Session {
             let more = same && got_on && pages_left > 0 && page.range.end() < range.end().min(page.size);
             let code = if more { Code::More } else { Code::Done };
             range = range.split_at(page.range.end()).1;
-            reply.frame(code, page.encode()).await?;
+            let body = page.encode();
+            drop(page);
+            reply.shrink(2 * u64::from(MAP_PAGE_BYTES_MAX));
+            reply.frame(code, body).await?;
             if !more {
                 return Ok(());
             }

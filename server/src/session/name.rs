@@ -24,7 +24,7 @@ const SET_GROUP_ID: u32 = 0o2000;
 impl Session {
     pub(super) async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<Opened> {
         self.may_change()?;
-        let handle = self.next_handle()?;
+        let (handle, place) = self.next_handle()?;
         let key = self.operation_key(request.operation);
         let (server, party) = (Arc::clone(&self.server), self.party.clone());
         let (open, attr) = self
@@ -34,7 +34,7 @@ impl Session {
             })
             .await?;
         let size_max = open.volume().size_max();
-        self.keep(handle, open)?;
+        self.keep(handle, open, place)?;
         Ok(Opened {
             handle,
             attr,

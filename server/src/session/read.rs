@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lacuna_transport::id::Generation;
-use lacuna_transport::quic::frames::{self, FrameError};
+use lacuna_transport::quic::frames::FrameError;
 use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::frame::Code;
 use lacuna_transport::wire::message::Features;
@@ -17,11 +17,13 @@ use lacuna_transport::wire::read::ReadRequest;
 
 use super::Session;
 use super::lane::Reply;
-use crate::buffers::{Buffer, BufferPool};
+use crate::buffers::{self, Buffer, BufferPool};
 use crate::catalog::OpenNode;
 use crate::error::{Error, ErrorKind, Result};
 
 const ATTEMPTS: usize = 3;
+/// Memory for the ranges of a read and the head of its reply.
+const HEAD_BYTES: u64 = 8 << 10;
 
 /// What a request still needs: bytes from `filled` on of the buffer all ranges share.
 struct Partial {
@@ -41,9 +43,9 @@ impl Session {
         if offer.is_some_and(|offer| !features.contains(offer.features())) {
             return Err(WireError::OutOfBounds("codec that this session does not have").into());
         }
-        // Held until the reply is with QUIC, which has a bound of its own.
-        let permit = self.server.read_budget.acquire_many(request.bytes()).await;
-        let _budget = permit.map_err(|error| FrameError::Lost(error.to_string()))?;
+        let bytes = usize::try_from(request.bytes()).unwrap_or(usize::MAX);
+        let bytes = u64::try_from(buffers::cost(bytes)).unwrap_or(u64::MAX);
+        reply.pay(HEAD_BYTES + bytes).await?;
         let node = match self.node(request.handle) {
             Ok(node) => node,
             Err(error) => return reply.failed(&error).await,
@@ -53,8 +55,7 @@ impl Session {
                 let (packing, probe) = (&self.server.packing, node.shrinking());
                 let (payload, codec) = packing.pack(offer, probe, &self.connection, vec![payload]).await;
                 let head = Bytes::from(request.encode_reply_head(base, codec));
-                let (traffic, kind, id) = (&self.counters.traffic, reply.kind, reply.request);
-                frames::write_frame_pieces(reply.stream, traffic, kind, Code::Done, id, head, payload).await
+                reply.frame_of(Code::Done, head, payload).await
             }
             Err(error) => reply.failed(&error).await,
         }

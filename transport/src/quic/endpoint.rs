@@ -7,7 +7,8 @@ use std::sync::Arc;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
+    Connection, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig,
+    VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use rustix::net::sockopt;
@@ -15,8 +16,9 @@ use rustix::net::sockopt;
 use super::identity::{Identity, KeyId};
 use super::tls::{self, ShownKey};
 use crate::limits::{
-    HANDSHAKES_MAX, IDLE_TIMEOUT, INITIAL_WINDOW_BYTES, KEEP_ALIVE, LANES_MAX, SEND_WINDOW_BYTES,
-    SESSION_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES, UDP_PAYLOAD_BYTES_MAX,
+    HANDSHAKES_MAX, IDLE_TIMEOUT, INCOMING_BYTES_MAX, INCOMING_TOTAL_BYTES_MAX, INITIAL_WINDOW_BYTES,
+    KEEP_ALIVE, LANES_MAX, SEND_WINDOW_BYTES, SESSION_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+    UDP_PAYLOAD_BYTES_MAX, UNADMITTED_WINDOW_BYTES,
 };
 
 /// An endpoint that accepts sessions at `listen`.
@@ -27,11 +29,15 @@ pub fn server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoint> {
     let crypto = QuicServerConfig::try_from(tls::server_config(identity)).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let mut transport = transport();
-    // Of a client: its lanes, and the control stream. Of the server: one event stream.
-    transport.max_concurrent_bidi_streams(VarInt::from_u32(LANES_MAX + 1));
+    // Until the client was found on the allow list: its control stream, and room for a hello.
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(1));
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
+    transport.receive_window(VarInt::from_u32(UNADMITTED_WINDOW_BYTES));
     config.transport_config(Arc::new(transport));
     config.max_incoming(HANDSHAKES_MAX);
+    // Packets of clients that nobody has looked at yet: the rest of a first flight.
+    config.incoming_buffer_size(INCOMING_BYTES_MAX);
+    config.incoming_buffer_size_total(INCOMING_TOTAL_BYTES_MAX);
     config.migration(true);
     let reset_key =
         aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &identity.derive("stateless reset"));
@@ -40,6 +46,12 @@ pub fn server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoint> {
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
     endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)));
     bind(listen, endpoint, Some(config))
+}
+
+/// Lets a client that was found on the allow list open its lanes, and send up to `window_bytes` ahead.
+pub fn admit(connection: &Connection, window_bytes: u32) {
+    connection.set_receive_window(VarInt::from_u32(window_bytes));
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(LANES_MAX + 1));
 }
 
 /// An endpoint that opens sessions to servers of the address family of `server`.

@@ -106,6 +106,21 @@ pub async fn write_frame_pieces(
     head: Bytes,
     payload: Vec<Bytes>,
 ) -> Result<(), FrameError> {
+    write_frame_held(stream, traffic, (kind, code, request), head, payload, |bytes| {
+        bytes
+    })
+    .await
+}
+
+/// As [`write_frame_pieces`]; `hold` may wrap each piece of memory, to learn when QUIC has let go of it.
+pub async fn write_frame_held(
+    stream: &mut SendStream,
+    traffic: &Traffic,
+    (kind, code, request): (Kind, Code, RequestId),
+    head: Bytes,
+    payload: Vec<Bytes>,
+    hold: impl Fn(Bytes) -> Bytes,
+) -> Result<(), FrameError> {
     let payload_bytes = payload.iter().map(Bytes::len).sum::<usize>();
     let body_bytes = u32::try_from(head.len() + payload_bytes).map_err(|_| WireError::OutOfBounds("body"))?;
     let header = Header {
@@ -122,8 +137,9 @@ pub async fn write_frame_pieces(
     let write = async {
         Traffic::add(&traffic.sent, first.len() + payload_bytes);
         let mut slices = Vec::with_capacity(1 + payload.len());
-        slices.push(Bytes::from(first));
-        for mut piece in payload {
+        slices.push(hold(Bytes::from(first)));
+        for piece in payload {
+            let mut piece = hold(piece);
             while !piece.is_empty() {
                 slices.push(piece.split_to(piece.len().min(WRITE_SLICE_BYTES)));
             }

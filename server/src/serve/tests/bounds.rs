@@ -23,6 +23,7 @@ fn the_bounds_are_those_of_the_protocol() {
     let bounds = Bounds {
         sessions_max: SESSIONS_MAX,
         session_handles_max: SESSION_HANDLES_MAX,
+        memory_bytes: MEMORY_BYTES_DEFAULT,
     };
     assert_eq!(Bounds::default(), bounds);
 }
@@ -65,7 +66,11 @@ async fn sessions_end_at_their_bound_and_come_back() {
     let (_one, two) = (bed.client().await, bed.client().await);
     let identity = Identity::generate();
     bed.allow(&identity, Access::ReadWrite);
-    assert!(bed.try_connect(&identity).await.is_none(), "a third was admitted");
+    let third = bed.connect(&identity).await;
+    let closed = timeout(Duration::from_secs(10), third.1.closed()).await.unwrap();
+    let (code, text) = CloseCode::of(&closed).expect("closed by the server");
+    assert_eq!(code, CloseCode::Busy);
+    assert!(text.contains("--memory"), "{text}");
     two.connection.close(CloseCode::Done.code(), b"");
     while bed.server.sessions().len() > 1 {
         tokio::task::yield_now().await;

@@ -13,6 +13,7 @@ use lacuna_transport::wire::frame::Kind;
 use lacuna_transport::wire::message::{self, Features};
 
 use super::bed::*;
+use super::shared::DIGESTS;
 use super::*;
 use crate::backend::fault::{Call, Fault, Plan};
 
@@ -209,7 +210,7 @@ async fn failures_are_replies_and_the_next_digest_is_made() {
     let mut failed = asked;
     failed.how = Hashing::Chained;
     // More often than digests are made at once: each gives its share of the budget back.
-    for _ in 0..DIGESTS_UNDER_WAY_MAX {
+    for _ in 0..DIGESTS {
         for call in [Call::Read, Call::Extents, Call::Attr] {
             plan.next(call, Fault::Fail(ErrorKind::Io));
             assert_eq!(ask(&mut client, failed).await, Err(ErrorCode::Io), "{call:?}");
@@ -234,7 +235,7 @@ async fn only_so_many_digests_are_made_at_once_and_reads_go_on() {
     let mut gates = Vec::new();
     let mut lanes = Vec::new();
     let traffic = Traffic::default();
-    for _ in 0..=DIGESTS_UNDER_WAY_MAX {
+    for _ in 0..=DIGESTS / 2 {
         let (go_on, gate) = std::sync::mpsc::channel::<()>();
         plan.next(Call::Read, Fault::Wait(gate));
         gates.push(go_on);
@@ -245,7 +246,11 @@ async fn only_so_many_digests_are_made_at_once_and_reads_go_on() {
     while plan.left(Call::Read) > 1 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(bed.server.digest_budget.available_permits(), 0);
+    assert_eq!(
+        bed.server.shared.digests.held(),
+        DIGESTS / 2,
+        "one client has half"
+    );
     client.stat("v").await.unwrap();
     assert_eq!(plan.left(Call::Read), 1, "one too many is under way");
     gates.clear();
