@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod actor;
+mod baton;
 mod client;
 mod history;
 mod host;

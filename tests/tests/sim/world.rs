@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Barrier, watch};
 use tokio::time::Instant;
 
+use crate::baton;
 use crate::client::{Person, Server};
 use crate::history::{BLOCK_CELLS, CELL_BYTES, History, tag_of};
 use crate::host::Host;
@@ -56,14 +57,7 @@ pub(crate) struct Report {
 
 /// Runs the world of a seed.
 pub(crate) fn run(seed: u64, bug: Option<Bug>) -> Result<Report> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .max_blocking_threads(1)
-        .build()?;
-    let report = runtime.block_on(play(seed, bug));
-    runtime.shutdown_timeout(Duration::from_secs(5));
-    report
+    baton::run(play(seed, bug))?
 }
 
 pub(crate) fn volume_path(volume: usize) -> Result<NodePath> {
