@@ -23,6 +23,7 @@ pub mod read;
 mod refused;
 pub mod reshape;
 pub mod shared;
+mod unflushed;
 pub mod write;
 pub mod write_back;
 
@@ -390,6 +391,7 @@ impl<R: Remote> Volume<R> {
             }
             return;
         }
+        state.back.note_other();
         // An event may come after answers to changes that we made since.
         let size = if newer { attr.size } else { state.attr.size };
         let resized = size != state.attr.size;

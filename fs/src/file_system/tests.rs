@@ -312,6 +312,23 @@ async fn a_write_is_seen_at_once_and_sent_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_fsync_covers_what_another_client_left_behind() {
+    let remote = MemoryRemote::default();
+    let (before, _, open) = created(&remote).await;
+    write(&before, open, 0, &[7; 100]).await.unwrap();
+    before.drain(open).await.unwrap();
+    // Its host is gone, and another run goes on with what it finds.
+    let fs = mounted(&remote, CACHE / 2);
+    let attr = fs.lookup(NodeId::ROOT, &name("v")).await.unwrap();
+    let (open, _) = fs.open(attr.id, Access::ReadWrite).await.unwrap();
+    assert_eq!(bytes(&fs, open, at(0, 100)).await, [7; 100]);
+    fs.flush(open, true).await.unwrap();
+    remote.crash();
+    let content = remote.content(&path("v")).unwrap();
+    assert_eq!(content.bytes(ByteRange::up_to(content.size)), [7; 100]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn dribbles_become_large_requests() {
     let remote = MemoryRemote::default();
     let (fs, _, open) = created(&remote).await;
