@@ -703,7 +703,7 @@ impl<R: Remote> Volume<R> {
         };
         let (remote, bound) = (&self.shared.remote, self.bound()?);
         if let Some((lowest, _)) = resized {
-            remote.resize(&bound, boot, lowest).await?;
+            self.cut_again(&bound, boot, lowest, size).await?;
         }
         // A hole that was made at the end does not make the volume larger by itself.
         if remote.stat_open(&bound).await?.size < size {

@@ -24,8 +24,6 @@ const TAG_BITS: u32 = 40;
 struct Version {
     tag: Tag,
     sure: bool,
-    /// Found after a crash of the writer, who did not say that it is to stay.
-    found: bool,
 }
 
 /// How a change ended for who made it.
@@ -68,7 +66,6 @@ impl History {
         let zeros = Version {
             tag: ZEROS,
             sure: true,
-            found: false,
         };
         Self {
             cells: vec![vec![zeros]; cells],
@@ -86,11 +83,7 @@ impl History {
     /// A change begins.
     pub(crate) fn begin(&mut self, cells: Range<usize>, tag: Tag) {
         for cell in &mut self.cells[cells] {
-            cell.push(Version {
-                tag,
-                sure: false,
-                found: false,
-            });
+            cell.push(Version { tag, sure: false });
         }
     }
 
@@ -134,14 +127,6 @@ impl History {
     pub(crate) fn lose_power(&mut self) {
         self.at_server = self.durable.clone();
         self.losses.push(self.durable.clone());
-        for (cell, durable) in self.cells.iter_mut().zip(&self.durable.0) {
-            let found = cell.iter().rposition(|version| version.found);
-            // What was there may be gone, and nobody sends it again.
-            for version in &mut cell[durable + 1..found.map_or(durable + 1, |found| found.max(*durable) + 1)]
-            {
-                version.sure = false;
-            }
-        }
         self.unsettled = true;
     }
 
@@ -209,7 +194,6 @@ impl History {
             self.cells[cell].push(Version {
                 tag: *tag,
                 sure: true,
-                found: true,
             });
         }
         Ok(())

@@ -28,16 +28,31 @@ impl Actor {
             let cells = self.shared.ledger.lock().volumes[self.index].cells();
             if self.open(self.index).await
                 && let Some(tags) = self.tags(self.index, &(0..cells)).await
+                && self.flush_found().await
             {
                 let mut ledger = self.shared.ledger.lock();
                 if ledger.volumes[self.index].losses() == losses {
                     ledger.note(&format!("c{} goes on with {tags:?}", self.index));
-                    let recovered = ledger.volumes[self.index].recovered(&tags);
+                    let history = &mut ledger.volumes[self.index];
+                    let recovered = history.recovered(&tags);
+                    let found = history.sure();
+                    history.reached_disk(&found);
                     return ledger.expect(&format!("c{}", self.index), recovered);
                 }
             }
             sleep(RETRY_PAUSE).await;
         }
+    }
+
+    /// As a database does that recovers: what it found is to stay.
+    async fn flush_found(&self) -> bool {
+        let Some(handle) = &self.handles[self.index] else {
+            return false;
+        };
+        let flushed = self.client.fs.flush(handle.open, false);
+        self.timed("fsync of what it found", Limit::GoesOn, flushed)
+            .await
+            .is_ok()
     }
 
     /// All is well again: what was written is saved, and all clients see the same.
