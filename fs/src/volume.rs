@@ -23,6 +23,7 @@ pub mod read;
 mod refused;
 pub mod reshape;
 pub mod shared;
+mod unflushed;
 pub mod write;
 pub mod write_back;
 
@@ -375,10 +376,12 @@ impl<R: Remote> Volume<R> {
         }
         // Its base is our own latest change: nobody else's came since.
         let ours = attr.base == state.attr.generation && state.attr.base == state.base;
-        let (foreign, range) = match told {
+        let (foreign, range, theirs) = match told {
             Told::Answer if state.followed && attr.base < state.base => return,
-            Told::Answer => (attr.base != state.base && !ours, ByteRange::ALL),
-            Told::Event(range) => (attr.base > state.base || !state.followed, range),
+            Told::Answer => (attr.base != state.base && !ours, ByteRange::ALL, ByteRange::ALL),
+            Told::Event(range) if state.followed => (attr.base > state.base, range, range),
+            // Others before it may have been missed.
+            Told::Event(range) => (true, ByteRange::ALL, range),
         };
         // An event says how the volume was when it came to this generation, an answer how it is at it.
         let newer = match told {
@@ -399,10 +402,15 @@ impl<R: Remote> Volume<R> {
             }
             return;
         }
+        state.back.note_other();
         // An event may come after answers to changes that we made since.
         let size = if newer { attr.size } else { state.attr.size };
         let resized = size != state.attr.size;
-        let range = if resized { ByteRange::ALL } else { range };
+        let (range, theirs) = if resized {
+            (ByteRange::ALL, ByteRange::ALL)
+        } else {
+            (range, theirs)
+        };
         if range.is_empty() && state.kernel_base == Some(state.base) {
             // Only names or attributes: the pages are still good.
             state.kernel_base = Some(attr.base);
@@ -412,7 +420,7 @@ impl<R: Remote> Volume<R> {
             // What the server had of ours came before; what it has not comes after. Of another run nobody
             // knows if it is what somebody changed, or what a crash left: there ours is kept, and sent again
             // after the next crash.
-            state.back.overlay.cut_applied(range);
+            state.back.overlay.cut_applied(theirs);
         }
         state.base_run = run;
         if range == ByteRange::ALL {

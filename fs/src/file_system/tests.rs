@@ -312,6 +312,51 @@ async fn a_write_is_seen_at_once_and_sent_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_fsync_covers_what_another_client_left_behind() {
+    let remote = MemoryRemote::default();
+    let (before, _, open) = created(&remote).await;
+    write(&before, open, 0, &[7; 100]).await.unwrap();
+    before.drain(open).await.unwrap();
+    // Its host is gone, and another run goes on with what it finds.
+    let fs = mounted(&remote, CACHE / 2);
+    let attr = fs.lookup(NodeId::ROOT, &name("v")).await.unwrap();
+    let (open, _) = fs.open(attr.id, Access::ReadWrite).await.unwrap();
+    assert_eq!(bytes(&fs, open, at(0, 100)).await, [7; 100]);
+    fs.flush(open, true).await.unwrap();
+    remote.crash();
+    let content = remote.content(&path("v")).unwrap();
+    assert_eq!(content.bytes(ByteRange::up_to(content.size)), [7; 100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_that_is_made_again_leaves_what_was_written_since() {
+    let remote = MemoryRemote::default();
+    let (fs, id, open) = created(&remote).await;
+    write(&fs, open, 0, &[1; 8192]).await.unwrap();
+    fs.set_attr(id, Some(1000), NewAttr::default()).await.unwrap();
+    write(&fs, open, 4096, &[2; 4096]).await.unwrap();
+    fs.drain(open).await.unwrap();
+    remote.restart();
+    remote.delay(Delays {
+        before: Duration::from_secs(1),
+        ..Delays::default()
+    });
+    fs.shared().send_again();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let content = remote.content(&path("v")).unwrap();
+    assert_eq!(
+        content.bytes(at(4096, 4096)),
+        [2; 4096],
+        "readers see it all the time"
+    );
+    fs.flush(open, true).await.unwrap();
+    remote.crash();
+    let content = remote.content(&path("v")).unwrap();
+    let expected = [vec![1; 1000], vec![0; 3096], vec![2; 4096]].concat();
+    assert_eq!(content.bytes(ByteRange::up_to(content.size)), expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn dribbles_become_large_requests() {
     let remote = MemoryRemote::default();
     let (fs, _, open) = created(&remote).await;

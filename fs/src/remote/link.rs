@@ -1,12 +1,15 @@
 //! A link: the session of a mount, made again with back-off when it is lost.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
+use lacuna_transport::id::InstanceId;
 use lacuna_transport::wire::event;
 use lacuna_transport::wire::message::Features;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::Change;
 use super::session::{LinkCounters, RequestError, Session, Target};
@@ -210,7 +213,7 @@ impl Link {
             }
             let mut closed = self.state.subscribe();
             tokio::select! {
-                () = tokio::time::sleep(jittered(pause)) => {}
+                () = tokio::time::sleep(jittered(pause, self.target.instance, number)) => {}
                 _ = closed.wait_for(|state| matches!(state, LinkState::Closed)) => return false,
             }
             pause = (pause * 2).min(BACKOFF_MAX);
@@ -218,10 +221,11 @@ impl Link {
     }
 }
 
-/// Between half of a pause and all of it, so that many clients do not come back at one moment.
-fn jittered(pause: Duration) -> Duration {
-    let nanos = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |now| now.subsec_nanos());
-    pause / 2 + (pause / 2).mul_f64(f64::from(nanos % 1000) / 1000.0)
+/// Between half of a pause and all of it, so that many clients do not come back at one moment: they differ in
+/// their instance, and tries of one in their number.
+fn jittered(pause: Duration, instance: InstanceId, number: u64) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (instance.0, number).hash(&mut hasher);
+    let thousandths = u32::try_from(hasher.finish() % 1000).unwrap_or(0);
+    pause / 2 + (pause / 2000) * thousandths
 }

@@ -260,6 +260,11 @@ impl MemoryRemote {
         }
     }
 
+    /// Starts again with all that it had.
+    pub fn restart(&self) {
+        self.state.lock().boot += 1;
+    }
+
     /// Every request fails with this from now on (or works again).
     pub fn fail_with(&self, fail: Option<ErrorKind>) {
         self.state.lock().fail = fail;

@@ -58,7 +58,37 @@ impl State {
     }
 }
 
+/// Gaps that are cleared one by one when a cut is made again: each costs a round trip.
+const GAPS_MAX: usize = 64;
+
 impl<R: Remote> Volume<R> {
+    /// Another run of the server may have what was cut off at `lowest`. What was written there since is sent again in any
+    /// case, so only the gaps in it are cleared, if they are few: who reads meanwhile is not shown less than before.
+    pub(super) async fn cut_again(
+        &self,
+        bound: &R::Volume,
+        boot: BootId,
+        lowest: u64,
+        size: u64,
+    ) -> Result<()> {
+        let remote = &self.shared.remote;
+        let size_there = remote.stat_open(bound).await?.size;
+        let beyond = ByteRange::new(lowest, size.min(size_there)).unwrap_or(ByteRange::EMPTY);
+        let pieces = self.state.lock().back.overlay.pieces(beyond);
+        let gaps = || pieces.iter().filter(|(_, content)| content.is_none());
+        if gaps().count() > GAPS_MAX {
+            remote.resize(bound, boot, lowest).await?;
+            return Ok(());
+        }
+        if size_there > size {
+            remote.resize(bound, boot, size).await?;
+        }
+        for (gap, _) in gaps() {
+            remote.reshape(bound, boot, Reshape::Punch, *gap, false).await?;
+        }
+        Ok(())
+    }
+
     /// Punches, zeroes or allocates. `grow`: the volume becomes at least as large as the range ends.
     pub async fn reshape(self: &Arc<Self>, how: Reshape, range: ByteRange, grow: bool) -> Result<()> {
         if range.is_empty() || range.end() > VOLUME_BYTES_MAX {

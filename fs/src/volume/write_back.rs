@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::refused::Refused;
+use super::unflushed::{ByOthers, Unflushed};
 use super::{Shared, State, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::BLOCK_BYTES;
@@ -64,6 +65,7 @@ pub(super) struct WriteBack {
     /// Answers up to this one are flushed.
     flushed: u64,
     applied_since: Option<Instant>,
+    by_others: ByOthers,
     stuck: Option<Stuck>,
     /// Something failed since all was last sent: more errors until then are the same one.
     failing: bool,
@@ -151,6 +153,11 @@ impl WriteBack {
 
     fn is_unflushed(&self) -> bool {
         self.overlay.answers() > self.flushed
+    }
+
+    /// Somebody else changed the volume.
+    pub(super) fn note_other(&mut self) {
+        self.by_others.note();
     }
 
     /// Nothing of it can be sent any more, or needs to be; returns how many bytes of data no server had.
@@ -586,13 +593,13 @@ impl<R: Remote> Volume<R> {
     pub async fn flush(self: &Arc<Self>, data_only: bool) -> Result<()> {
         loop {
             self.drain_all().await?;
-            let Some((answers, run)) = self.unflushed() else {
+            let Some(unflushed) = self.unflushed() else {
                 self.let_go_if_settled();
                 return Ok(());
             };
             let shared = Arc::clone(&self.shared);
             let boot = shared.within_deadline("flush", self.settle()).await?;
-            if run.is_some_and(|run| run != boot) {
+            if unflushed.own_with.is_some_and(|run| run != boot) {
                 // What was answered by another run is on its way again.
                 continue;
             }
@@ -604,7 +611,8 @@ impl<R: Remote> Volume<R> {
             match shared.remote.flush(&*self.bound()?, boot, data_only).await {
                 Ok(attr) => {
                     let mut state = self.state.lock();
-                    state.back.note_flush(answers);
+                    state.back.note_flush(unflushed.answers);
+                    state.back.by_others.note_flush(unflushed.by_others);
                     self.answered_with(&mut state, attr);
                     drop(state);
                     self.let_go_if_settled();
@@ -614,6 +622,7 @@ impl<R: Remote> Volume<R> {
                     tracing::debug!(volume = %self.path, %error, "a flush was lost; trying again");
                     tokio::time::sleep(LOST_PAUSE).await;
                 }
+                Err(error) if unflushed.own_with.is_none() => return Err(error),
                 Err(error) => {
                     // What the server had may be gone from its memory too; here it is not. Beside a change that
                     // waits for its answer it must not be sent again.
@@ -634,10 +643,17 @@ impl<R: Remote> Volume<R> {
         back.times.filter(|_| back.times_behind)
     }
 
-    /// The number of answers, and the run of the server they are of, if they are not all flushed.
-    fn unflushed(&self) -> Option<(u64, Option<BootId>)> {
-        let back = &self.state.lock().back;
-        back.is_unflushed().then(|| (back.overlay.answers(), back.boot))
+    /// What a flush has to cover now, if there is something.
+    fn unflushed(&self) -> Option<Unflushed> {
+        let state = self.state.lock();
+        let (back, own) = (&state.back, state.back.is_unflushed());
+        // Of a closed volume nobody asks but for what was written here.
+        let others = state.opens > 0 && back.by_others.is_unflushed();
+        (own || others).then(|| Unflushed {
+            answers: back.overlay.answers(),
+            own_with: back.boot.filter(|_| own),
+            by_others: back.by_others.seen(),
+        })
     }
 
     pub(super) fn flush_in_background(self: &Arc<Self>) {
@@ -695,7 +711,7 @@ impl<R: Remote> Volume<R> {
         };
         let (remote, bound) = (&self.shared.remote, self.bound()?);
         if let Some((lowest, _)) = resized {
-            remote.resize(&bound, boot, lowest).await?;
+            self.cut_again(&bound, boot, lowest, size).await?;
         }
         // A hole that was made at the end does not make the volume larger by itself.
         if remote.stat_open(&bound).await?.size < size {

@@ -1,5 +1,6 @@
 //! A model: an export that lives in memory. For tests, and as the second implementation that keeps the
-//! trait honest. Its clock is a counter, so that no two changes share a stamp.
+//! trait honest. Its clock is a counter, so that no two changes share a stamp. It knows what was flushed, so that it can
+//! lose its power; names are on its disk at once.
 
 mod volume;
 
@@ -64,6 +65,15 @@ impl Memory {
     pub fn put_volume(&self, path: &NodePath, size: u64) {
         let volume = Arc::new(MemoryVolume::new(self.clock.clone(), &PLAIN, size));
         self.tree.lock().nodes.insert(path.clone(), Node::Volume(volume));
+    }
+
+    /// The host loses its power: of what was not flushed, each unit of 4 KiB is kept or not, as `keep` says.
+    pub fn lose_power(&self, mut keep: impl FnMut() -> bool) {
+        for node in self.tree.lock().nodes.values() {
+            if let Node::Volume(volume) = node {
+                volume.lose_power(&mut keep);
+            }
+        }
     }
 }
 
@@ -408,6 +418,35 @@ mod tests {
         fn resize(&self, path: &NodePath, size: u64) {
             self.0.open(path).unwrap().resize(size).unwrap();
         }
+    }
+
+    #[test]
+    fn power_is_lost_with_what_was_not_flushed() {
+        let (memory, path) = (Memory::default(), NodePath::new(b"v").unwrap());
+        memory.put_volume(&path, 0);
+        let volume = memory.open(&path).unwrap();
+        let read = |length: usize| {
+            let mut bytes = vec![9; length];
+            volume.read_at(&mut bytes, 0).unwrap();
+            bytes
+        };
+        volume.write_at(&[1; 8192], 0).unwrap();
+        volume.flush(true).unwrap();
+        let flushed = volume.attr().unwrap();
+        memory.lose_power(|| false);
+        assert_eq!(volume.attr().unwrap(), flushed, "nothing was there to lose");
+        volume.write_at(&[2; 8192], 4096).unwrap();
+        volume.punch(ByteRange::at(0, 4096).unwrap()).unwrap();
+        memory.lose_power(|| false);
+        assert_eq!(read(8192), [1; 8192]);
+        assert_eq!(volume.attr().unwrap().size, 8192);
+        assert!(volume.attr().unwrap().changed > flushed.changed);
+        volume.resize(100).unwrap();
+        memory.lose_power(|| true);
+        assert_eq!(read(200)[..100], [1; 100]);
+        assert_eq!(read(8192)[100..], [0; 8092], "kept, and what was cut stays away");
+        memory.lose_power(|| false);
+        assert_eq!(volume.attr().unwrap().size, 100);
     }
 
     conformance::suite!(Bed::default());

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig,
-    VarInt,
+    AsyncUdpSocket, Connection, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use rustix::net::sockopt;
@@ -26,6 +26,23 @@ use crate::limits::{
 /// The keys for stateless resets and connection ids are derived from the identity, so that a client
 /// whose server was restarted is told at once instead of waiting for its idle timeout.
 pub fn server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoint> {
+    let (endpoint, config) = server_config(identity)?;
+    bind(listen, endpoint, Some(config))
+}
+
+/// As [`server`], over a socket that is not one of this host; what is random in it, but for keys, follows from
+/// `seed`.
+pub fn server_over(
+    identity: &Identity,
+    socket: Arc<dyn AsyncUdpSocket>,
+    seed: [u8; 32],
+) -> io::Result<Endpoint> {
+    let (mut endpoint, config) = server_config(identity)?;
+    endpoint.rng_seed(Some(seed));
+    open(socket, endpoint, Some(config))
+}
+
+fn server_config(identity: &Identity) -> io::Result<(EndpointConfig, quinn::ServerConfig)> {
     let crypto = QuicServerConfig::try_from(tls::server_config(identity)).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let mut transport = transport();
@@ -45,7 +62,7 @@ pub fn server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoint> {
     let cid_key = u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]);
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
     endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)));
-    bind(listen, endpoint, Some(config))
+    Ok((endpoint, config))
 }
 
 /// Lets a client that was found on the allow list open its lanes, and send up to `window_bytes` ahead.
@@ -61,6 +78,13 @@ pub fn client(server: SocketAddr) -> io::Result<Endpoint> {
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     bind(local, EndpointConfig::default(), None)
+}
+
+/// As [`client`], over a socket that is not one of this host; as with [`server_over`].
+pub fn client_over(socket: Arc<dyn AsyncUdpSocket>, seed: [u8; 32]) -> io::Result<Endpoint> {
+    let mut endpoint = EndpointConfig::default();
+    endpoint.rng_seed(Some(seed));
+    open(socket, endpoint, None)
 }
 
 /// What a client connects with: its identity, and the one server key it accepts. The second value tells
@@ -96,14 +120,21 @@ fn transport() -> TransportConfig {
 
 fn bind(
     local: SocketAddr,
+    config: EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+) -> io::Result<Endpoint> {
+    open(TokioRuntime.wrap_udp_socket(socket(local)?)?, config, server)
+}
+
+fn open(
+    socket: Arc<dyn AsyncUdpSocket>,
     mut config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
 ) -> io::Result<Endpoint> {
     config
         .max_udp_payload_size(UDP_PAYLOAD_BYTES_MAX)
         .map_err(io::Error::other)?;
-    let socket = socket(local)?;
-    Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
+    Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
 }
 
 /// A bound socket with large buffers: beyond the system's limit where we may, up to it otherwise.

@@ -141,6 +141,10 @@ pub(super) struct Content {
     pub(super) face: Face,
     size: u64,
     units: BTreeMap<u64, Box<[u8]>>,
+    /// What is on the disk of the units that changed since the last flush; `None` is a hole.
+    on_disk: BTreeMap<u64, Option<Box<[u8]>>>,
+    /// The size on the disk, if it changed since the last flush.
+    size_on_disk: Option<u64>,
 }
 
 impl MemoryVolume {
@@ -149,8 +153,35 @@ impl MemoryVolume {
             face: Face::new(clock.tick(), node),
             size,
             units: BTreeMap::new(),
+            on_disk: BTreeMap::new(),
+            size_on_disk: None,
         });
         Self { clock, content }
+    }
+
+    /// The host loses its power: of what changed since the last flush, each unit and the size are kept or not, as
+    /// `keep` says. What comes of it is a content of its own.
+    pub(super) fn lose_power(&self, keep: &mut dyn FnMut() -> bool) {
+        let mut content = self.content.lock();
+        let (on_disk, size) = (std::mem::take(&mut content.on_disk), content.size_on_disk.take());
+        if on_disk.is_empty() && size.is_none() {
+            return;
+        }
+        for (unit, before) in on_disk {
+            match before {
+                _ if keep() => {}
+                Some(bytes) => drop(content.units.insert(unit, bytes)),
+                None => drop(content.units.remove(&unit)),
+            }
+        }
+        if let Some(size) = size.filter(|_| !keep()) {
+            content.size = size;
+        }
+        let size = content.size;
+        content.cut(size);
+        content.flushed();
+        let tick = self.clock.tick();
+        content.face.touch(tick);
     }
 
     fn change<T>(&self, work: impl FnOnce(&mut Content) -> T) -> T {
@@ -163,9 +194,17 @@ impl MemoryVolume {
 
     fn copy(&self, buffer: &mut [u8], offset: u64) {
         let content = self.content.lock();
-        for (at, byte) in (offset..).zip(buffer) {
-            let unit = content.units.get(&(at / UNIT)).filter(|_| at < content.size);
-            *byte = unit.map_or(0, |unit| unit[within(at)]);
+        let (mut at, mut left) = (offset, buffer);
+        while !left.is_empty() {
+            let (start, next) = (within(at), at / UNIT * UNIT + UNIT);
+            let part_bytes = usize::try_from(next - at).map_or(left.len(), |len| len.min(left.len()));
+            let (part, rest) = left.split_at_mut(part_bytes);
+            match content.units.get(&(at / UNIT)) {
+                // Beyond the end nothing is kept in a unit but zeros.
+                Some(unit) => part.copy_from_slice(&unit[start..start + part_bytes]),
+                None => part.fill(0),
+            }
+            (at, left) = (next, rest);
         }
     }
 }
@@ -175,7 +214,27 @@ fn within(at: u64) -> usize {
 }
 
 impl Content {
+    /// A unit is about to change.
+    fn note_unit(&mut self, unit: u64) {
+        let before = self.units.get(&unit);
+        self.on_disk.entry(unit).or_insert_with(|| before.cloned());
+    }
+
+    fn set_size(&mut self, size: u64) {
+        if size != self.size {
+            self.size_on_disk.get_or_insert(self.size);
+            self.size = size;
+        }
+    }
+
+    /// All of it is on the disk.
+    fn flushed(&mut self) {
+        self.on_disk.clear();
+        self.size_on_disk = None;
+    }
+
     fn unit(&mut self, unit: u64) -> &mut [u8] {
+        self.note_unit(unit);
         let zeros = || vec![0; usize::try_from(UNIT).expect("fits")].into_boxed_slice();
         self.units.entry(unit).or_insert_with(zeros)
     }
@@ -193,6 +252,7 @@ impl Content {
         for unit in units {
             let whole = ByteRange::at_saturating(unit * UNIT, UNIT);
             if free && range.covers(whole) {
+                self.note_unit(unit);
                 self.units.remove(&unit);
                 continue;
             }
@@ -213,11 +273,24 @@ impl Content {
 
     fn resize(&mut self, size: u64) {
         if size < self.size {
-            let last = ByteRange::at_saturating(size, UNIT - size % UNIT);
-            self.clear(last, false);
-            self.units.retain(|unit, _| unit * UNIT < size);
+            self.cut(size);
         }
-        self.size = size;
+        self.set_size(size);
+    }
+
+    /// Drops what lies beyond `size`.
+    fn cut(&mut self, size: u64) {
+        let last = ByteRange::at_saturating(size, UNIT - size % UNIT);
+        self.clear(last, false);
+        let beyond: Vec<u64> = self
+            .units
+            .range(size.div_ceil(UNIT)..)
+            .map(|(unit, _)| *unit)
+            .collect();
+        for unit in beyond {
+            self.note_unit(unit);
+            self.units.remove(&unit);
+        }
     }
 }
 
@@ -289,11 +362,16 @@ impl OpenVolume for MemoryVolume {
         let len = u64::try_from(bytes.len()).ok();
         let end = check_end(len.and_then(|len| offset.checked_add(len)))?;
         self.change(|content| {
-            for (at, byte) in (offset..).zip(bytes) {
-                content.unit(at / UNIT)[within(at)] = *byte;
+            let (mut at, mut left) = (offset, bytes);
+            while !left.is_empty() {
+                let start = within(at);
+                let unit = &mut content.unit(at / UNIT)[start..];
+                let (part, rest) = left.split_at(left.len().min(unit.len()));
+                unit[..part.len()].copy_from_slice(part);
+                (at, left) = (at / UNIT * UNIT + UNIT, rest);
             }
             if !bytes.is_empty() {
-                content.size = content.size.max(end);
+                content.set_size(content.size.max(end));
             }
         });
         Ok(())
@@ -308,7 +386,7 @@ impl OpenVolume for MemoryVolume {
         check_end(Some(range.end()))?;
         self.change(|content| {
             if grow {
-                content.size = content.size.max(range.end());
+                content.set_size(content.size.max(range.end()));
             }
             let inside = range.intersect(ByteRange::up_to(content.size));
             content.clear(inside, false);
@@ -321,7 +399,7 @@ impl OpenVolume for MemoryVolume {
         check_end(Some(range.end()))?;
         self.change(|content| {
             if grow {
-                content.size = content.size.max(range.end());
+                content.set_size(content.size.max(range.end()));
             }
             content.reserve(range.intersect(ByteRange::up_to(content.size)));
         });
@@ -336,11 +414,12 @@ impl OpenVolume for MemoryVolume {
 
     fn grow(&self, size: u64) -> Result<()> {
         check_end(Some(size))?;
-        self.change(|content| content.size = content.size.max(size));
+        self.change(|content| content.set_size(content.size.max(size)));
         Ok(())
     }
 
     fn flush(&self, _: bool) -> Result<()> {
+        self.content.lock().flushed();
         Ok(())
     }
 

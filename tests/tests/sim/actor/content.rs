@@ -1,0 +1,317 @@
+//! Calls on the content of volumes.
+
+use std::ops::Range;
+
+use lacuna::error::{ErrorKind, Result};
+use lacuna::file_system::OpenId;
+use lacuna::file_system::changes::Reach;
+use lacuna::overlay::Content;
+use lacuna::volume::map::Whence;
+use lacuna_transport::attr::NewAttr;
+use lacuna_transport::extent::ExtentKind;
+use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::message::Reshape;
+
+use super::{Actor, Limit};
+use crate::history::{BLOCK_CELLS, CELL_BYTES, Outcome, Tag, ZEROS, fill, tag_of};
+
+/// Most cells of one write.
+const WRITE_CELLS_MAX: u64 = 12;
+/// More extents than a volume can have.
+const EXTENTS_MAX: usize = 1024;
+
+impl Actor {
+    pub(super) async fn own_step(&mut self) {
+        match self.random.below(100) {
+            0..38 => self.write().await,
+            38..58 => self.read(self.index).await,
+            58..68 => self.look_at_map(self.index).await,
+            68..80 => self.flush().await,
+            80..84 => {
+                if let Some(handle) = &self.handles[self.index] {
+                    self.drain(self.index, handle.open).await;
+                }
+            }
+            84..94 => self.reshape().await,
+            94..97 => self.void().await,
+            _ => self.truncate().await,
+        }
+    }
+
+    fn place(&mut self, most: u64) -> Range<usize> {
+        let cells = self.shared.ledger.lock().volumes[self.index].cells();
+        let start = usize::try_from(self.random.below(u64::try_from(cells).unwrap_or(1))).unwrap_or(0);
+        let length = usize::try_from(self.random.between(1, most)).unwrap_or(1);
+        start..(start + length).min(cells)
+    }
+
+    /// A place of whole blocks or of any cells.
+    fn place_of_blocks(&mut self) -> Range<usize> {
+        let place = self.place(4 * u64::try_from(BLOCK_CELLS).unwrap_or(4));
+        if self.random.below(2) == 0 {
+            return place;
+        }
+        place.start / BLOCK_CELLS * BLOCK_CELLS..place.end.next_multiple_of(BLOCK_CELLS)
+    }
+
+    fn range(cells: &Range<usize>) -> ByteRange {
+        let bytes = |cells: usize| u64::try_from(cells * CELL_BYTES).unwrap_or(0);
+        ByteRange::new(bytes(cells.start), bytes(cells.end)).unwrap_or(ByteRange::EMPTY)
+    }
+
+    fn own_open(&self) -> Option<(OpenId, lacuna_transport::id::NodeId)> {
+        self.handles[self.index]
+            .as_ref()
+            .map(|handle| (handle.open, handle.id))
+    }
+
+    fn begin(&self, cells: &Range<usize>, tag: Tag) {
+        self.shared.ledger.lock().volumes[self.index].begin(cells.clone(), tag);
+    }
+
+    fn end(&self, cells: &Range<usize>, outcome: Outcome) {
+        self.shared.ledger.lock().volumes[self.index].end(cells.clone(), outcome);
+    }
+
+    async fn write(&mut self) {
+        let Some((open, _)) = self.own_open() else { return };
+        let cells = self.place(WRITE_CELLS_MAX);
+        let tag = self.shared.ledger.lock().number();
+        let mut bytes = vec![0; cells.len() * CELL_BYTES];
+        for (cell, bytes) in cells.clone().zip(bytes.chunks_exact_mut(CELL_BYTES)) {
+            fill(cell, tag, bytes);
+        }
+        let reach = match self.random.below(10) {
+            0 => Reach::Server,
+            1 => Reach::Storage,
+            _ => Reach::Here,
+        };
+        self.begin(&cells, tag);
+        let offset = Self::range(&cells).start();
+        let what = format!("write {cells:?} {tag} {reach:?}");
+        let written = self.client.fs.write(open, offset, &bytes, reach);
+        let written = self.timed(&what, Limit::GoesOn, written).await;
+        let outcome = match (written, reach) {
+            (Ok(()), _) => Outcome::Done,
+            // Nothing is taken in by halves.
+            (Err(_), Reach::Here) => Outcome::Undone,
+            (Err(_), Reach::Server | Reach::Storage) => Outcome::Unknown,
+        };
+        self.end(&cells, outcome);
+        if written.is_ok() && reach == Reach::Storage {
+            let mut ledger = self.shared.ledger.lock();
+            let history = &mut ledger.volumes[self.index];
+            let now = history.sure();
+            history.reached_disk(&now);
+        }
+    }
+
+    pub(super) async fn flush(&mut self) {
+        let Some((open, _)) = self.own_open() else { return };
+        let then = self.shared.ledger.lock().volumes[self.index].sure();
+        let data_only = self.random.below(2) == 0;
+        let flushed = self.client.fs.flush(open, data_only);
+        if self.timed("fsync", Limit::GoesOn, flushed).await.is_ok() {
+            self.shared.ledger.lock().volumes[self.index].reached_disk(&then);
+        }
+    }
+
+    async fn reshape(&mut self) {
+        let Some((open, _)) = self.own_open() else { return };
+        let cells = self.place_of_blocks();
+        let how = match self.random.below(8) {
+            0..5 => Reshape::Punch,
+            5..7 => Reshape::Zero,
+            _ => Reshape::Allocate,
+        };
+        let changes = how != Reshape::Allocate;
+        if changes {
+            self.begin(&cells, ZEROS);
+        }
+        let reshaped = self.client.fs.reshape(open, how, Self::range(&cells), false);
+        let what = format!("{how:?} {cells:?}");
+        let reshaped = self.timed(&what, Limit::GoesOn, reshaped).await;
+        if changes {
+            self.end(&cells, outcome(&reshaped));
+        }
+    }
+
+    /// A hole that is sent later.
+    async fn void(&mut self) {
+        let Some((open, _)) = self.own_open() else { return };
+        let cells = self.place_of_blocks();
+        self.begin(&cells, ZEROS);
+        let made = self.client.fs.void(open, Self::range(&cells), Content::Hole);
+        let made = self.timed(&format!("hole {cells:?}"), Limit::GoesOn, made).await;
+        self.end(
+            &cells,
+            if made.is_ok() {
+                Outcome::Done
+            } else {
+                Outcome::Undone
+            },
+        );
+    }
+
+    /// Cuts the volume and makes it as long as it was.
+    async fn truncate(&mut self) {
+        let Some((_, id)) = self.own_open() else { return };
+        let cut = self.place(1).start;
+        let all = self.shared.ledger.lock().volumes[self.index].cells();
+        let cells = cut..all;
+        self.begin(&cells, ZEROS);
+        let size = Self::range(&cells).start();
+        let shorter = self.client.fs.set_attr(id, Some(size), NewAttr::default());
+        let shorter = self
+            .timed(&format!("truncate to {cut}"), Limit::GoesOn, shorter)
+            .await;
+        self.end(&cells, outcome(&shorter));
+        if shorter.is_ok() {
+            // Should it fail, what is beyond reads as zeros all the same.
+            let _ = self.lengthen().await;
+        }
+    }
+
+    /// Makes the own volume as long as it is to be.
+    pub(super) async fn lengthen(&self) -> Result<(), ErrorKind> {
+        let Some((_, id)) = self.own_open() else {
+            return Ok(());
+        };
+        let all = self.shared.ledger.lock().volumes[self.index].cells();
+        let size = Self::range(&(0..all)).end();
+        let longer = self.client.fs.set_attr(id, Some(size), NewAttr::default());
+        self.timed("lengthen", Limit::GoesOn, longer).await.map(drop)
+    }
+
+    /// Reads a part or all of a volume and checks every cell of it.
+    pub(super) async fn read(&mut self, volume: usize) {
+        let all = self.shared.ledger.lock().volumes[volume].cells();
+        let cells = match self.random.below(3) {
+            0 => 0..all,
+            _ => {
+                let place = self.place(16);
+                place.start.min(all - 1)..place.end.min(all).max(place.start.min(all - 1) + 1)
+            }
+        };
+        if let Some(tags) = self.tags(volume, &cells).await {
+            self.check(volume, &cells, &tags);
+        }
+    }
+
+    /// What the cells have; `None` if they could not be read. What is not whole is told.
+    pub(super) async fn tags(&mut self, volume: usize, cells: &Range<usize>) -> Option<Vec<Tag>> {
+        let open = self.handles[volume].as_ref()?.open;
+        let range = Self::range(cells);
+        let read = async {
+            match self.random.clone().below(4) {
+                0 => self.client.fs.read_direct(open, range).await,
+                _ => self.client.fs.read(open, range).await,
+            }
+        };
+        let what = format!("read v{volume} {cells:?}");
+        let gathered = self.timed(&what, Limit::Deadline, read).await.ok()?;
+        let mut bytes = gathered.with_slice(<[u8]>::to_vec);
+        // Beyond the end there is nothing but zeros.
+        bytes.resize(cells.len() * CELL_BYTES, 0);
+        let mut tags = Vec::with_capacity(cells.len());
+        for (cell, bytes) in cells.clone().zip(bytes.chunks_exact(CELL_BYTES)) {
+            match tag_of(cell, bytes) {
+                Ok(tag) => tags.push(tag),
+                Err(error) => {
+                    let text = format!("c{} {what}: {error}", self.index);
+                    self.shared.ledger.lock().violation(text);
+                    return None;
+                }
+            }
+        }
+        Some(tags)
+    }
+
+    pub(super) fn check(&mut self, volume: usize, cells: &Range<usize>, tags: &[Tag]) {
+        let Some(handle) = &mut self.handles[volume] else {
+            return;
+        };
+        let mut ledger = self.shared.ledger.lock();
+        let who = format!("c{} reads v{volume}", self.index);
+        for (cell, tag) in cells.clone().zip(tags) {
+            let history = &ledger.volumes[volume];
+            let checked = match &mut handle.view {
+                None => history.own(cell, *tag),
+                Some(view) => history.seen(view, cell, *tag),
+            };
+            ledger.expect(&who, checked);
+        }
+    }
+
+    /// Walks the map of a volume: nothing in a hole may be data.
+    pub(super) async fn look_at_map(&mut self, volume: usize) {
+        let Some(open) = self.handles[volume].as_ref().map(|handle| handle.open) else {
+            return;
+        };
+        let all = self.shared.ledger.lock().volumes[volume].cells();
+        let whole = Self::range(&(0..all));
+        let holes = if self.random.below(2) == 0 {
+            let what = format!("extents of v{volume}");
+            let extents = self.client.fs.extents(open, whole, EXTENTS_MAX);
+            let Ok(extents) = self.timed(&what, Limit::Deadline, extents).await else {
+                return;
+            };
+            let empty = extents.iter().filter(|extent| extent.kind != ExtentKind::Data);
+            empty.map(|extent| extent.range).collect()
+        } else {
+            self.seek_holes(volume, open, whole.end()).await
+        };
+        let Some(handle) = &self.handles[volume] else {
+            return;
+        };
+        let mut ledger = self.shared.ledger.lock();
+        for hole in holes {
+            let cell_of = |bytes: u64| usize::try_from(bytes).unwrap_or(0) / CELL_BYTES;
+            for cell in cell_of(hole.start())..cell_of(hole.end()).min(all) {
+                let history = &ledger.volumes[volume];
+                let may_be = match &handle.view {
+                    None => history.own(cell, ZEROS).is_ok(),
+                    Some(view) => history.may_be_zero(view, cell),
+                };
+                if !may_be {
+                    let why = match &handle.view {
+                        None => history.own(cell, ZEROS),
+                        Some(view) => history.seen(&mut view.clone(), cell, ZEROS),
+                    };
+                    let text = format!("c{} v{volume}: data is called a hole: {why:?}", self.index);
+                    ledger.violation(text);
+                }
+            }
+        }
+    }
+
+    /// The holes that SEEK_DATA and SEEK_HOLE tell of, up to the first call that fails.
+    async fn seek_holes(&self, volume: usize, open: OpenId, end: u64) -> Vec<ByteRange> {
+        let (mut holes, mut at) = (Vec::new(), 0);
+        let seek = |from, whence| self.client.fs.seek(open, from, whence);
+        while at < end {
+            let what = format!("seek v{volume} {at}");
+            let data = match self.timed(&what, Limit::Deadline, seek(at, Whence::Data)).await {
+                Ok(data) => data,
+                Err(ErrorKind::NoExtent) => end,
+                Err(_) => break,
+            };
+            holes.extend(ByteRange::new(at, data));
+            if data >= end {
+                break;
+            }
+            match self.timed(&what, Limit::Deadline, seek(data, Whence::Hole)).await {
+                Ok(hole) => at = hole,
+                Err(_) => break,
+            }
+        }
+        holes
+    }
+}
+
+fn outcome<T>(result: &Result<T, ErrorKind>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Done,
+        Err(_) => Outcome::Unknown,
+    }
+}

@@ -1,0 +1,144 @@
+//! The server's host: runs of the real server over the simulated disk, killed without a word or ended in order.
+//!
+//! The state folder outlives each run, and with the identity the keys for stateless resets do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use lacuna_server::access::{Access, AllowList};
+use lacuna_server::serve::Server;
+use lacuna_transport::quic::endpoint;
+use lacuna_transport::quic::identity::{Identity, KeyId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::network::Network;
+use crate::storage::{Bug, CrashPoint, Disk, Life, Storage};
+
+/// The journal of changes of names, in the state folder.
+const OPERATIONS_FILE: &str = "operations";
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Host {
+    network: Arc<Network>,
+    pub(crate) address: SocketAddr,
+    identity: Identity,
+    state: tempfile::TempDir,
+    pub(crate) disk: Arc<Disk>,
+    bug: Option<Bug>,
+    running: Option<Running>,
+    /// Told when a run dies at a crash point.
+    died: mpsc::UnboundedSender<()>,
+    runs: u8,
+}
+
+#[derive(Debug)]
+struct Running {
+    life: Arc<Life>,
+    task: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Host {
+    pub(crate) fn new(
+        network: &Arc<Network>,
+        address: SocketAddr,
+        bug: Option<Bug>,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<()>)> {
+        let (died, deaths) = mpsc::unbounded_channel();
+        let host = Self {
+            network: Arc::clone(network),
+            address,
+            identity: Identity::generate(),
+            state: tempfile::Builder::new()
+                .prefix("lacuna-sim")
+                .tempdir_in("/dev/shm")?,
+            disk: Disk::new(bug),
+            bug,
+            running: None,
+            died,
+            runs: 0,
+        };
+        Ok((host, deaths))
+    }
+
+    pub(crate) fn key(&self) -> KeyId {
+        self.identity.id()
+    }
+
+    pub(crate) fn allow(&self, identity: &Identity) -> Result<()> {
+        AllowList::change(self.state.path(), |list| {
+            list.allow(identity.id(), None, Access::ReadWrite)
+        })?;
+        Ok(())
+    }
+
+    /// Starts a run, if there is none.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        if self.running.is_some() {
+            return Ok(());
+        }
+        self.runs += 1;
+        let life = {
+            let (network, address, died) = (Arc::clone(&self.network), self.address, self.died.clone());
+            Life::new(move || {
+                network.cut(address);
+                // Nobody listens any more when the world ends.
+                let _ = died.send(());
+            })
+        };
+        let storage = Storage::new(Arc::clone(&self.disk), Arc::clone(&life));
+        let socket = self.network.bind(self.address);
+        let endpoint = endpoint::server_over(&self.identity, socket, [self.runs; 32])?;
+        let server = Server::new(storage, self.state.path().to_owned(), false)?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let shutdown = async move { drop(stopped.await) };
+            // A run that ends by itself is noticed by its clients.
+            let _ = server.run(endpoint, shutdown).await;
+        });
+        self.running = Some(Running { life, task, stop });
+        Ok(())
+    }
+
+    /// The process will die there.
+    pub(crate) fn arm(&self, point: CrashPoint) {
+        if let Some(running) = &self.running {
+            running.life.arm(point);
+        }
+    }
+
+    /// `kill -9`.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        if let Some(running) = self.running.take() {
+            self.network.cut(self.address);
+            running.life.end();
+            running.task.abort();
+            // Cancelled is what it is meant to be.
+            let _ = running.task.await;
+            self.between_runs()?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM.
+    pub(crate) async fn stop(&mut self) -> Result<()> {
+        if let Some(running) = self.running.take() {
+            drop(running.stop);
+            running.task.await.context("a run of the server panicked")?;
+            running.life.end();
+            self.network.cut(self.address);
+            self.between_runs()?;
+        }
+        Ok(())
+    }
+
+    fn between_runs(&self) -> Result<()> {
+        if self.bug == Some(Bug::ForgottenOperations) {
+            std::fs::remove_file(self.state.path().join(OPERATIONS_FILE))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! The simulation: clients, a server and a network on one thread, in virtual time, with faults, all from one seed.
+//!
+//! The client and the server are the real ones, over real QUIC; what is simulated is UDP, the disk, and the clock. A
+//! failing seed says how to run it again.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod actor;
+mod baton;
+mod client;
+mod history;
+mod host;
+mod ledger;
+mod nemesis;
+mod network;
+mod storage;
+mod world;
+
+use anyhow::{Result, ensure};
+
+use self::storage::{BUGS, Bug};
+use self::world::Report;
+
+/// Seeds of one test; there are two, so that two processors have something to do.
+const SEEDS: u64 = 500;
+/// An injected bug is found in so many seeds at most.
+const BUG_SEEDS_MAX: u64 = 60;
+
+fn number_from(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+fn explain(seed: u64, report: &Report) -> String {
+    format!(
+        "seed {seed}:\n{}\n\nwhat happened:\n{}\n\nagain: LACUNA_SIM_SEED={seed} cargo nextest run -p lacuna-tests --test sim replay --no-capture",
+        report.violations.join("\n"),
+        report.trace.join("\n"),
+    )
+}
+
+/// Runs every second one of the seeds from `first` on.
+fn seeds(first: u64) -> Result<()> {
+    let count = number_from("LACUNA_SIM_SEEDS").map_or(SEEDS, |all| all / 2);
+    let start = number_from("LACUNA_SIM_START").unwrap_or(0);
+    let mut sum = (0, 0, 0, 0, 0);
+    for seed in (0..count).map(|index| start + first + 2 * index) {
+        let report = world::run(seed, None)?;
+        ensure!(report.violations.is_empty(), "{}", explain(seed, &report));
+        sum.0 += report.operations;
+        sum.1 += report.failed_operations;
+        sum.2 += report.faults;
+        sum.3 += report.datagrams;
+        sum.4 += report.datagrams_lost;
+    }
+    println!(
+        "{count} seeds: {} calls, {} of them failed, {} faults; {} datagrams, {} of them lost",
+        sum.0, sum.1, sum.2, sum.3, sum.4
+    );
+    Ok(())
+}
+
+#[test]
+fn nothing_is_lost_stale_or_hanging_in_even_seeds() -> Result<()> {
+    seeds(0)
+}
+
+#[test]
+fn nothing_is_lost_stale_or_hanging_in_odd_seeds() -> Result<()> {
+    seeds(1)
+}
+
+/// The seed of LACUNA_SIM_SEED, or the first one, with all that happened.
+#[test]
+fn replay() -> Result<()> {
+    if std::env::var_os("LACUNA_LOG").is_some() {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_env("LACUNA_LOG"))
+            .without_time()
+            .init();
+    }
+    let seed = number_from("LACUNA_SIM_SEED").unwrap_or(0);
+    let report = world::run(seed, None)?;
+    for line in &report.trace {
+        println!("{line}");
+    }
+    println!("trace {:016x}", report.trace_hash);
+    ensure!(report.violations.is_empty(), "{}", explain(seed, &report));
+    Ok(())
+}
+
+fn is_found(bug: Bug) -> Result<()> {
+    for seed in 0..BUG_SEEDS_MAX {
+        let report = world::run(seed, Some(bug))?;
+        if let Some(first) = report.violations.first() {
+            println!("{bug:?} is found with seed {seed}: {first}");
+            return Ok(());
+        }
+    }
+    anyhow::bail!("{bug:?} is not found in {BUG_SEEDS_MAX} seeds")
+}
+
+#[test]
+fn every_bug_is_found() -> Result<()> {
+    BUGS.into_iter().try_for_each(is_found)
+}

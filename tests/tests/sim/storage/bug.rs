@@ -1,0 +1,128 @@
+//! Bugs to put into the server's storage, each a promise that is broken somewhere below the protocol. The simulation
+//! must find every one of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lacuna_server::backend::OpenVolume;
+use lacuna_server::error::Result;
+use lacuna_transport::attr::{Attr, Timestamp};
+use lacuna_transport::extent::{Extent, ExtentKind};
+use lacuna_transport::id::NodeId;
+use parking_lot::Mutex;
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// After a power loss the first write is answered and not done: a replay that is dropped.
+    DroppedReplay,
+    /// A flush is answered and nothing is flushed.
+    LyingFlush,
+    /// A write takes effect once more after later ones: what a fence must refuse.
+    LateWrite,
+    /// The map calls data a hole now and then.
+    DataCalledHole,
+    /// Attributes stay as they were, so that nobody sees that a volume was changed.
+    FrozenStamp,
+    /// A restarted server does not remember which changes of names it made: see [`super::super::host`].
+    ForgottenOperations,
+}
+
+/// All of them.
+pub(crate) const BUGS: [Bug; 6] = [
+    Bug::DroppedReplay,
+    Bug::LyingFlush,
+    Bug::LateWrite,
+    Bug::DataCalledHole,
+    Bug::FrozenStamp,
+    Bug::ForgottenOperations,
+];
+
+/// Writes between the two effects of a late one, and from one of those to the next.
+const LATE_AFTER_WRITES: u64 = 3;
+const LATE_EVERY_WRITES: u64 = 7;
+/// Each so many looks at a map one is wrong.
+const WRONG_EVERY_LOOKS: u64 = 5;
+
+#[derive(Debug)]
+pub(super) struct Bugs {
+    bug: Option<Bug>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    writes: u64,
+    looks: u64,
+    drop_next: bool,
+    late: Option<(Vec<u8>, u64)>,
+    stamps: BTreeMap<NodeId, Timestamp>,
+}
+
+impl Bugs {
+    pub(super) fn new(bug: Option<Bug>) -> Self {
+        Self {
+            bug,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(super) fn restarted(&self) {
+        self.state.lock().drop_next = self.bug == Some(Bug::DroppedReplay);
+    }
+
+    pub(super) fn write(&self, volume: &Arc<dyn OpenVolume>, bytes: &[u8], offset: u64) -> Result<()> {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.drop_next) {
+            return Ok(());
+        }
+        volume.write_at(bytes, offset)?;
+        if self.bug == Some(Bug::LateWrite) {
+            state.writes += 1;
+            match state.writes % LATE_EVERY_WRITES {
+                0 => state.late = Some((bytes.to_vec(), offset)),
+                LATE_AFTER_WRITES => {
+                    if let Some((bytes, offset)) = state.late.take() {
+                        volume.write_at(&bytes, offset)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn flush(&self, volume: &dyn OpenVolume, data_only: bool) -> Result<()> {
+        if self.bug == Some(Bug::LyingFlush) {
+            return Ok(());
+        }
+        volume.flush(data_only)
+    }
+
+    pub(super) fn extents(&self, extents: Vec<Extent>) -> Vec<Extent> {
+        if self.bug != Some(Bug::DataCalledHole) {
+            return extents;
+        }
+        let mut state = self.state.lock();
+        state.looks += 1;
+        if state.looks % WRONG_EVERY_LOOKS != 0 {
+            return extents;
+        }
+        let whole = extents.first().zip(extents.last()).and_then(|(first, last)| {
+            lacuna_transport::range::ByteRange::new(first.range.start(), last.range.end())
+        });
+        whole.map_or(extents, |whole| vec![Extent::new(whole, ExtentKind::Hole)])
+    }
+
+    pub(super) fn attr(&self, attr: Attr) -> Attr {
+        if self.bug != Some(Bug::FrozenStamp) {
+            return attr;
+        }
+        let changed = *self.state.lock().stamps.entry(attr.id).or_insert(attr.changed);
+        Attr {
+            changed,
+            modified: changed,
+            ..attr
+        }
+    }
+}
