@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -67,10 +66,7 @@ impl MountStatus {
     pub fn of(name: &MountName, serving: bool, link: &Link, shared: &Arc<Shared<QuicRemote>>) -> Self {
         let state = link.state();
         let (down_secs, last_error) = match &state {
-            LinkState::Down(since, why) => (
-                Some(Instant::now().duration_since(*since).as_secs()),
-                Some(why.clone()),
-            ),
+            LinkState::Down(since, why) => (Some(since.elapsed().as_secs()), Some(why.clone())),
             LinkState::Connected(_) | LinkState::Closed => (None, None),
         };
         let rtt_us = if let LinkState::Connected(session) = &state {

@@ -18,6 +18,7 @@ use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::map_page::MapPage;
 use lacuna_transport::wire::message::{Features, RenameMode, Reshape};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::{Access, DIGESTS_UNSUPPORTED, Named, Remote, SharedPath, UnitRange};
 use crate::error::{Error, ErrorKind, Result};
@@ -175,6 +176,8 @@ pub struct Delays {
     pub answer: Duration,
     /// Between reading a page of the map and handing it out.
     pub map: Duration,
+    /// Before a request about names or attributes is looked at.
+    pub ask: Duration,
 }
 
 impl State {
@@ -217,6 +220,7 @@ pub struct MemoryRemote {
     read_bytes: Arc<AtomicU64>,
     digested_bytes: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
+    cut: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Debug)]
@@ -299,6 +303,19 @@ impl MemoryRemote {
         self.state.lock().page_bytes = Some(bytes);
     }
 
+    /// The connection is lost, or there again: requests wait meanwhile.
+    pub fn cut(&self, cut: bool) {
+        self.cut.send_replace(cut);
+    }
+
+    async fn reached(&self) {
+        let uncut = |cut: &bool| !*cut;
+        if self.cut.subscribe().wait_for(uncut).await.is_ok() {
+            let delay = self.state.lock().delays.ask;
+            pause(delay).await;
+        }
+    }
+
     /// Requests so far.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
@@ -343,6 +360,7 @@ impl MemoryRemote {
     }
 
     async fn apply(&self, id: u64, boot: BootId, change: impl FnOnce(&mut Content) + Send) -> Result<Attr> {
+        self.reached().await;
         let delays = self.state.lock().delays;
         tokio::task::yield_now().await;
         pause(delays.before).await;
@@ -422,6 +440,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn stat(&self, path: &NodePath) -> Result<Attr> {
+        self.reached().await;
         if path.is_root() {
             return Ok(folder_attr(1));
         }
@@ -434,6 +453,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn list(&self, folder: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
+        self.reached().await;
         let state = self.asked()?;
         let within = |path: &NodePath| {
             let rest = match folder.is_root() {
@@ -457,6 +477,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn open(&self, path: &SharedPath, _id: NodeId, _access: Access) -> Result<(MemoryVolume, Attr)> {
+        self.reached().await;
         let mut state = self.asked()?;
         let id = state.id(&path.path())?;
         let attr = attr_of(id, state.content(id)?);
@@ -464,6 +485,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn stat_open(&self, volume: &MemoryVolume) -> Result<Attr> {
+        self.reached().await;
         self.ask(volume.id, attr_of)
     }
     async fn read(
@@ -472,6 +494,7 @@ impl Remote for MemoryRemote {
         ranges: Vec<ByteRange>,
         buffers: &mut [Box<[u8]>],
     ) -> Result<Generation> {
+        self.reached().await;
         tokio::task::yield_now().await;
         self.ask(volume.id, |_, content| {
             let bytes = ranges
@@ -524,6 +547,7 @@ impl Remote for MemoryRemote {
         pages_max: u32,
         mut sink: impl FnMut(MapPage) -> bool + Send,
     ) -> Result<()> {
+        self.reached().await;
         tokio::task::yield_now().await;
         let page_bytes = self.state.lock().page_bytes.unwrap_or(u64::MAX);
         let mut at = range.start();
@@ -552,6 +576,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn space(&self) -> Result<Space> {
+        self.reached().await;
         Ok(Space {
             block_bytes: 4096,
             blocks: 1,
@@ -564,11 +589,21 @@ impl Remote for MemoryRemote {
     }
 
     async fn boot(&self) -> Result<BootId> {
+        self.reached().await;
         Ok(self.state.lock().boot())
     }
 
     fn boot_now(&self) -> Option<BootId> {
-        Some(self.state.lock().boot())
+        self.is_reachable().then(|| self.state.lock().boot())
+    }
+
+    fn is_reachable(&self) -> bool {
+        !*self.cut.borrow()
+    }
+
+    async fn unreachable(&self) {
+        // Fails only when the server is gone for good.
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
     }
 
     async fn write(
@@ -665,6 +700,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn set_attr(&self, subject: Named<'_, MemoryVolume>, attr: NewAttr) -> Result<Attr> {
+        self.reached().await;
         let mut state = self.asked()?;
         let id = match subject {
             Named::Path(path) if path.is_root() => return Ok(folder_attr(1)),
@@ -687,6 +723,7 @@ impl Remote for MemoryRemote {
         node: NewNode,
         exclusive: bool,
     ) -> Result<(MemoryVolume, Attr)> {
+        self.reached().await;
         let mut state = self.asked()?;
         let path = path.path();
         let taken = state.names.contains_key(&path) || state.folders.contains(&path);
@@ -703,6 +740,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn make_folder(&self, path: &NodePath, _node: NewNode) -> Result<Attr> {
+        self.reached().await;
         let mut state = self.asked()?;
         if state.names.contains_key(path) || !state.folders.insert(path.clone()) {
             return Err(Error::new(ErrorKind::Exists, path.to_string()));
@@ -711,6 +749,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn remove(&self, path: &NodePath, folder: bool, id: Option<NodeId>) -> Result<()> {
+        self.reached().await;
         let mut state = self.asked()?;
         if folder {
             let removed = state.folders.remove(path);
@@ -729,6 +768,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn rename(&self, from: &NodePath, to: &NodePath, mode: RenameMode) -> Result<()> {
+        self.reached().await;
         let mut state = self.asked()?;
         let id = state.id(from)?;
         let there = state.names.get(to).copied();
@@ -747,6 +787,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn flush_folder(&self, _path: &NodePath) -> Result<()> {
+        self.reached().await;
         self.asked().map(drop)
     }
 }
