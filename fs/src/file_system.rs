@@ -1,21 +1,21 @@
 //! The mounted file system without FUSE: what the adapter calls, and what tests drive without a mount.
 //!
-//! The parts: here finding, opening and reading; `changes` to the content of volumes; `names`; `follow`, what
-//! goes on beside the calls.
+//! The parts: here finding, opening and reading; `changes` to the content of volumes; `names`; `known`, what is
+//! answered while the server cannot be asked, with the `listings`; `follow`, what goes on beside the calls.
 //!
 //! Calls named `..._now` answer from what is known and never wait; the others may ask the server, each
 //! within the deadline of the mount. Lock order: `namespace` before a volume's state; never the other
 //! way, and neither across an await.
 
 pub mod changes;
-#[cfg(feature = "quic")]
 pub mod follow;
+mod known;
+pub mod listings;
 mod names;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use lacuna_transport::attr::{Attr, NodeKind, Space};
 use lacuna_transport::digest::UnitHash;
@@ -25,6 +25,10 @@ use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lru::LruCache;
 use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use self::known::Said;
+use self::listings::{Listed, Listings, Names};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::Sought;
@@ -34,6 +38,7 @@ use crate::remote::{Access, Change, Remote, UnitRange};
 use crate::volume::map::Whence;
 use crate::volume::read::{Gathered, ReadNow};
 use crate::volume::shared::Settings;
+use crate::volume::waiting::Operation;
 use crate::volume::{OpenOutcome, Shared, Volume};
 
 /// Runs kept in the maps of volumes that nobody has open; about 20 bytes each.
@@ -62,7 +67,7 @@ pub struct OpenVolume<R: Remote> {
 #[derive(Clone, Debug)]
 pub struct Listing {
     pub folder: NodeId,
-    pub names: Arc<Vec<(NodeName, Attr)>>,
+    pub names: Names,
     /// When they were asked for: their attributes are as old.
     pub asked: Instant,
 }
@@ -121,6 +126,7 @@ pub struct FileSystem<R: Remote> {
     volumes: Mutex<HashMap<OpenId, Arc<OpenVolume<R>>>>,
     folders: Mutex<HashMap<OpenId, Arc<OpenFolder>>>,
     idle_maps: Mutex<IdleMaps<R>>,
+    listings: Mutex<Listings>,
     next_open: AtomicU64,
 }
 
@@ -136,6 +142,7 @@ impl<R: Remote> FileSystem<R> {
                 by_age: LruCache::unbounded(),
                 runs: 0,
             }),
+            listings: Mutex::default(),
             next_open: AtomicU64::new(1),
         }
     }
@@ -150,18 +157,46 @@ impl<R: Remote> FileSystem<R> {
         let path = path
             .join(name)
             .map_err(|error| Error::new(ErrorKind::NameTooLong, error.to_string()))?;
-        let attr = self.within("lookup", self.shared.remote.stat(&path)).await?;
-        self.remember(path, &attr);
-        Ok(self.freshest(attr))
+        let found = self.shared.remote.stat(&path);
+        let known = || self.known_name(parent, name, &path);
+        match self.told_or_known(("lookup", &path), known, found).await {
+            Ok(Said::Told(attr)) => {
+                self.listings.lock().told(parent, name, Some(&attr));
+                self.remember(path, &attr);
+                Ok(self.freshest(attr))
+            }
+            Ok(Said::Known(attr)) => {
+                self.remember(path, &attr);
+                Ok(self.namespace.lock().known(attr.id).unwrap_or(attr))
+            }
+            Err(error) => {
+                if error.kind() == ErrorKind::NotFound && self.shared.remote.is_reachable() {
+                    self.listings.lock().told(parent, name, None);
+                    self.namespace.lock().told_gone(&path);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// The kernel dropped references. Call it within the runtime: large maps are freed elsewhere.
     pub fn forget(&self, id: NodeId, lookups: u64) {
-        let forgotten = self.namespace.lock().forget(id, lookups);
-        if let Some(volume) = forgotten {
-            self.idle_maps.lock().remove(id);
-            free(volume);
+        let (path, parent, volume) = {
+            let mut namespace = self.namespace.lock();
+            let Some((path, volume)) = namespace.forget(id, lookups) else {
+                return;
+            };
+            let parent = namespace.id_at(&path.parent());
+            (path, parent, volume)
+        };
+        let Some(volume) = volume else {
+            return;
+        };
+        if let (Some(parent), Some((_, name))) = (parent, path.split()) {
+            self.listings.lock().newer(parent, &name, &volume.attr());
         }
+        self.idle_maps.lock().remove(id);
+        free(volume);
     }
 
     /// Attributes of a volume that is open, without asking: events keep them true.
@@ -177,28 +212,39 @@ impl<R: Remote> FileSystem<R> {
                 namespace.volume(id).ok().filter(|volume| volume.is_open()),
             )
         };
+        let known = || self.namespace.lock().known(id).map(Ok);
         if let Some(volume) = open {
             // Its name may be gone; the handle is not.
-            self.within("getattr", volume.resync()).await?;
-            return Ok(volume.attr());
+            let known = || Some(Ok(volume.attr()));
+            let looked = async { volume.resync().await.map(|()| volume.attr()) };
+            return Ok(self
+                .told_or_known(("getattr", &path), known, looked)
+                .await?
+                .attr());
         }
-        let attr = self.within("getattr", self.shared.remote.stat(&path)).await?;
-        if id == NodeId::ROOT {
-            return Ok(Attr { id, ..attr });
-        }
+        let found = self.shared.remote.stat(&path);
+        let attr = match self.told_or_known(("getattr", &path), known, found).await? {
+            Said::Known(attr) => return Ok(attr),
+            Said::Told(attr) if id == NodeId::ROOT => Attr { id, ..attr },
+            Said::Told(attr) => attr,
+        };
         if attr.id != id {
             return Err(Error::new(
                 ErrorKind::Stale,
                 format!("{path} was replaced at the server"),
             ));
         }
+        self.namespace.lock().told(&attr);
         Ok(self.freshest(attr))
     }
 
     /// Opens a volume. The answer tells if the kernel's pages of it are still good.
     pub async fn open(&self, id: NodeId, access: Access) -> Result<(OpenId, bool)> {
         let volume = self.namespace.lock().volume(id)?;
-        let outcome = self.within("open", volume.open(access)).await?;
+        let path = volume.path();
+        let known = || volume.open_known(access).map(Ok);
+        let opened = self.told_or_known(("open", &path), known, volume.open(access));
+        let outcome = opened.await?.value();
         self.shared.notices.delivered(id).await;
         Ok((self.keep_open(volume, access, outcome), outcome.keep_cache))
     }
@@ -239,18 +285,24 @@ impl<R: Remote> FileSystem<R> {
 
     pub async fn read(&self, open: OpenId, wanted: ByteRange) -> Result<Gathered> {
         let open = self.open_volume(open)?;
+        self.look_first(&open.volume).await?;
         open.volume.read(&open.readahead, wanted).await
     }
 
     /// Reads past the client's cache.
     pub async fn read_direct(&self, open: OpenId, wanted: ByteRange) -> Result<Gathered> {
         let open = self.open_volume(open)?;
+        self.look_first(&open.volume).await?;
         open.volume.read_direct(wanted).await
     }
 
     /// Seeks in what is known of the map.
     pub fn seek_now(&self, open: OpenId, from: u64, whence: Whence) -> Result<Sought> {
-        Ok(self.open_volume(open)?.volume.seek_now(from, whence))
+        let open = self.open_volume(open)?;
+        if open.volume.is_due() {
+            return Ok(Sought::Unknown(from));
+        }
+        Ok(open.volume.seek_now(from, whence))
     }
 
     pub async fn seek(&self, open: OpenId, from: u64, whence: Whence) -> Result<u64> {
@@ -258,8 +310,10 @@ impl<R: Remote> FileSystem<R> {
         if open.volume.has_writers() {
             // The kernel may hold pages that were dirtied through a mapping, and does not send them before a
             // seek. Told to drop its pages it sends them first.
-            self.shared.notices.launder(open.volume.id()).await?;
+            let laundered = self.shared.notices.launder(open.volume.id());
+            self.within(("lseek", &open.volume.path()), laundered).await?;
         }
+        self.look_first(&open.volume).await?;
         open.volume.seek(from, whence).await
     }
 
@@ -272,7 +326,8 @@ impl<R: Remote> FileSystem<R> {
     /// Hashes of units as the server has them, without what was not sent yet.
     pub async fn digest(&self, open: OpenId, units: UnitRange) -> Result<Vec<UnitHash>> {
         let open = self.open_volume(open)?;
-        self.within("digest", open.volume.digest(units)).await
+        let path = open.volume.path();
+        self.within(("digest", &path), open.volume.digest(units)).await
     }
 
     /// Attributes of an open volume, as this client sees them.
@@ -315,19 +370,19 @@ impl<R: Remote> FileSystem<R> {
     pub async fn listing(&self, open: OpenId, afresh: bool) -> Result<Listing> {
         let folder = self.folders.lock().get(&open).cloned();
         let folder = folder.ok_or_else(|| Error::new(ErrorKind::Stale, "the folder is not open"))?;
-        let mut slot = folder.listing.lock().await;
-        let listing = match &*slot {
-            Some(listing) if !afresh => listing.clone(),
-            _ => {
-                let asked = Instant::now();
-                let path = self.namespace.lock().path(folder.id)?;
-                let names = Arc::new(self.within("readdir", self.shared.remote.list(&path)).await?);
-                Listing {
-                    folder: folder.id,
-                    names,
-                    asked,
-                }
-            }
+        let path = self.namespace.lock().path(folder.id)?;
+        // Who walks a folder in two places at once waits for the other.
+        let mut slot = self
+            .within(("readdir", &path), async { Ok(folder.listing.lock().await) })
+            .await?;
+        if let Some(listing) = slot.as_ref().filter(|_| !afresh) {
+            return Ok(listing.clone());
+        }
+        let Listed { names, asked } = self.list(folder.id, &path).await?;
+        let listing = Listing {
+            folder: folder.id,
+            names,
+            asked,
         };
         *slot = Some(listing.clone());
         Ok(listing)
@@ -393,7 +448,11 @@ impl<R: Remote> FileSystem<R> {
             .collect()
     }
 
-    async fn within<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn within<'a, T>(
+        &self,
+        what: impl Into<Operation<'a>>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         self.shared.within_deadline(what, work).await
     }
 

@@ -23,6 +23,8 @@ struct Node<R: Remote> {
     birth_ns: u64,
     lookups: u64,
     volume: Option<Arc<Volume<R>>>,
+    /// As the server said last; `None` once it said that the name is gone.
+    told: Option<Attr>,
 }
 
 impl<R: Remote> Node<R> {
@@ -52,6 +54,7 @@ impl<R: Remote> Namespace<R> {
             birth_ns: 0,
             lookups: 1,
             volume: None,
+            told: None,
         };
         Self {
             nodes: HashMap::from([(NodeId::ROOT, node)]),
@@ -79,12 +82,14 @@ impl<R: Remote> Namespace<R> {
             birth_ns: attr.birth_ns,
             lookups: 0,
             volume: None,
+            told: None,
         });
         if node.birth_ns != attr.birth_ns || node.kind != attr.kind {
             node.volume = None;
             node.kind = attr.kind;
             node.birth_ns = attr.birth_ns;
         }
+        node.told = Some(*attr);
         node.lookups += 1;
         if attr.kind == NodeKind::Volume && node.volume.is_none() {
             let known = shared.unsettled(attr.id, attr.birth_ns);
@@ -98,9 +103,9 @@ impl<R: Remote> Namespace<R> {
         self.by_path.insert(path, attr.id);
     }
 
-    /// The kernel dropped `lookups` references. If those were the last, the node goes; its volume is given
-    /// back, to be dropped outside of the lock. The root stays.
-    pub fn forget(&mut self, id: NodeId, lookups: u64) -> Option<Arc<Volume<R>>> {
+    /// The kernel dropped `lookups` references. If those were the last, the node goes; its path and its volume are
+    /// given back, the latter to be dropped outside of the lock. The root stays.
+    pub fn forget(&mut self, id: NodeId, lookups: u64) -> Option<(NodePath, Option<Arc<Volume<R>>>)> {
         let node = self.nodes.get_mut(&id).filter(|_| id != NodeId::ROOT)?;
         node.lookups = node.lookups.saturating_sub(lookups);
         if node.lookups > 0 {
@@ -108,7 +113,30 @@ impl<R: Remote> Namespace<R> {
         }
         let node = self.nodes.remove(&id)?;
         self.unindex(&node.path, id);
-        node.volume
+        Some((node.path, node.volume))
+    }
+
+    /// The server said what a known node is.
+    pub fn told(&mut self, attr: &Attr) {
+        if let Some(node) = self.nodes.get_mut(&attr.id) {
+            node.told = Some(*attr);
+        }
+    }
+
+    /// The server said that nothing has this name.
+    pub fn told_gone(&mut self, path: &NodePath) {
+        let node = self.by_path.get(path).and_then(|id| self.nodes.get_mut(id));
+        if let Some(node) = node {
+            node.told = None;
+        }
+    }
+
+    /// What a node was last known to be, if the server did not say since that it is gone. This client's own changes
+    /// included.
+    pub fn known(&self, id: NodeId) -> Option<Attr> {
+        let node = self.nodes.get(&id)?;
+        let told = node.told?;
+        Some(node.volume.as_ref().map_or(told, |volume| volume.attr()))
     }
 
     /// The named node at `path`, if the kernel knows it.

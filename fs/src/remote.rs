@@ -4,6 +4,12 @@
 //! in memory for tests (`memory`). A call waits while there is no session: the caller has the deadline.
 
 #[cfg(feature = "quic")]
+pub mod address;
+#[cfg(feature = "quic")]
+pub mod backoff;
+#[cfg(feature = "quic")]
+pub mod hearing;
+#[cfg(feature = "quic")]
 pub mod lane;
 #[cfg(feature = "quic")]
 pub mod link;
@@ -135,6 +141,12 @@ pub trait Remote: Send + Sync + 'static {
     /// The same without waiting; `None` while there is no session.
     fn boot_now(&self) -> Option<BootId>;
 
+    /// False while there is no session, or nothing is heard of the server. Never waits.
+    fn is_reachable(&self) -> bool;
+
+    /// Waits until the server cannot be reached.
+    fn unreachable(&self) -> impl Future<Output = ()> + Send;
+
     /// Writes `slices` into `ranges`, in order. At most one wire write, see `wire::write`.
     ///
     /// This and the other changes of content that take a `boot` are never sent twice by the remote: one
@@ -240,6 +252,14 @@ pub struct UnitRange {
 pub enum Named<'a, V> {
     Path(&'a NodePath),
     Open(&'a V),
+}
+
+/// What a mount hears from its server without asking.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    Changed(Change),
+    /// There is a new session: events may have been missed.
+    Reconnected,
 }
 
 /// What a server says on its own.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::remote::link::{Link, LinkState};
 use crate::remote::quic::QuicRemote;
 use crate::volume::Shared;
+use crate::volume::waiting::Waiter;
 
 /// One mount. All counters are since the mount began; sizes are in bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,6 +53,36 @@ pub struct MountStatus {
     pub cache_bytes_max: u64,
     pub rtt_us: u64,
     pub reconnects: u64,
+    /// Seconds for which nothing came from the server although there is a session; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_secs: Option<u64>,
+    /// Operations that have waited for the server for a second or more.
+    #[serde(default)]
+    pub waiting_count: u64,
+    /// The first of them.
+    #[serde(default)]
+    pub waiting: Vec<WaitingOperation>,
+}
+
+/// An operation that waits for the server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WaitingOperation {
+    /// What an application or the client itself does: `read`, `lookup`, `fsync` and so on.
+    pub operation: String,
+    /// Of the volume or folder at the server; absent if it is about none, empty for the exported folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    pub secs: u64,
+}
+
+impl From<Waiter> for WaitingOperation {
+    fn from(waiter: Waiter) -> Self {
+        Self {
+            operation: waiter.operation,
+            path: waiter.path,
+            secs: waiter.since.elapsed().as_secs(),
+        }
+    }
 }
 
 /// Who a mount is, apart from its counters.
@@ -99,6 +130,9 @@ impl MountStatus {
             cache_bytes_max: shared.cache.bytes_max(),
             rtt_us,
             reconnects: wire.reconnects.load(Ordering::Relaxed),
+            silent_secs: link.silent_since().map(|since| since.elapsed().as_secs()),
+            waiting_count: shared.waiting.count(),
+            waiting: shared.waiting.named().into_iter().map(Into::into).collect(),
         }
     }
 }

@@ -24,6 +24,7 @@ mod refused;
 pub mod reshape;
 pub mod shared;
 mod unflushed;
+pub mod waiting;
 pub mod write;
 pub mod write_back;
 
@@ -245,6 +246,21 @@ impl<R: Remote> Volume<R> {
         self.state.lock().writers > 0
     }
 
+    /// True while the server tells of changes: see [`State::followed`].
+    pub fn is_followed(&self) -> bool {
+        self.state.lock().followed
+    }
+
+    /// True if it was not looked at since a reconnect, and the server can be asked.
+    pub fn is_due(&self) -> bool {
+        let state = self.state.lock();
+        self.is_due_in(&state)
+    }
+
+    fn is_due_in(&self, state: &State) -> bool {
+        !state.followed && state.opens > 0 && self.shared.remote.is_reachable()
+    }
+
     /// There is a new session: events may have been missed, and its numbers may be lower.
     pub fn unfollow(&self) {
         self.state.lock().followed = false;
@@ -299,6 +315,20 @@ impl<R: Remote> Volume<R> {
         let outcome = self.opened(attr, access);
         drop(opening);
         Ok(outcome)
+    }
+
+    /// Opens once more for reading while the server cannot be asked, if it is open here already: what is known of
+    /// it is served.
+    pub fn open_known(&self, access: Access) -> Option<OpenOutcome> {
+        let mut state = self.state.lock();
+        if access != Access::Read || state.opens == 0 || self.bound.lock().is_none() {
+            return None;
+        }
+        state.opens += 1;
+        Some(OpenOutcome {
+            keep_cache: state.kernel_base == Some(state.base),
+            failures: state.back.failures(),
+        })
     }
 
     /// The volume was made and opened by one request.

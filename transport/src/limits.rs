@@ -56,8 +56,8 @@ pub const RECORD_BYTES_MAX: u32 = 1 << 20;
 
 /// Lanes (request streams, one request in flight on each) of a session.
 pub const LANES_MAX: u32 = 64;
-/// Open volumes of a session: each costs the server a file descriptor.
-pub const SESSION_HANDLES_MAX: usize = 64 << 10;
+/// Open volumes of a session: each costs the server a file descriptor, and both sides a few hundred bytes.
+pub const SESSION_HANDLES_MAX: usize = 128 << 10;
 /// Sessions of a server, all clients together.
 pub const SESSIONS_MAX: usize = 1024;
 /// Handshakes under way before new ones must prove their address (Retry).
@@ -93,8 +93,8 @@ pub const UDP_PAYLOAD_BYTES_MAX: u16 = 6500;
 
 /// A session without any packet for so long is lost.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// An idle client shows that it lives so often.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// An idle client shows that it lives so often, and hears within a second that the server was started again.
+pub const KEEP_ALIVE: Duration = Duration::from_millis(800);
 /// From the first packet to a finished hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// From a request to the first byte of each frame of its reply: frees the lane of one that hangs.

@@ -2,22 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lacuna_transport::id::InstanceId;
 use lacuna_transport::quic::endpoint;
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use crate::compress::Compress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
+use crate::remote::address::refusal;
 use crate::remote::link::{Event, Link};
 use crate::remote::session::Target;
 use crate::state::StateDir;
-
-/// How long a closed port may take to say so.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Connects to the server of a location.
 pub async fn connect(
@@ -45,6 +41,7 @@ pub async fn connect(
             compress,
             client,
             shown,
+            is_known: true,
         };
         let endpoint = endpoint::client(address)
             .map_err(|error| Error::new(ErrorKind::Io, format!("cannot open a UDP socket: {error}")))?;
@@ -58,26 +55,4 @@ pub async fn connect(
         }
     }
     Err(failure)
-}
-
-/// Resolves only if the port is closed. QUIC itself does not listen to ICMP and would wait for its
-/// handshake to time out.
-async fn refusal(name: &str, address: SocketAddr) -> Error {
-    let probe = async {
-        let local = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = UdpSocket::bind(local).await?;
-        socket.connect(address).await?;
-        // Too short to be QUIC: a live server drops it.
-        socket.send(&[0]).await?;
-        socket.recv(&mut [0; 16]).await
-    };
-    match tokio::time::timeout(REFUSAL_TIMEOUT, probe).await {
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            let text = format!(
-                "{name} ({address}): nothing listens on this UDP port: start lacunad there, or check the port"
-            );
-            Error::new(ErrorKind::Disconnected, text)
-        }
-        _ => std::future::pending().await,
-    }
 }

@@ -1,6 +1,6 @@
 //! `lacuna status`.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::Global;
-use super::output::print;
+use super::output::{print, printable};
 use crate::control;
 use crate::fuse::mount;
 use crate::size::human;
@@ -17,6 +17,8 @@ use crate::status::MountStatus;
 
 /// How long a mount may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Operations that wait, as shown to a person; `--json` has more.
+const WAITING_SHOWN_MAX: usize = 10;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -50,8 +52,9 @@ pub fn status(global: &Global, args: &StatusArgs) -> anyhow::Result<()> {
             writeln!(out, "no live mounts")?;
         }
         for mount in &mounts {
-            let state = match (&mount.down_secs, &mount.last_error) {
-                (Some(secs), Some(error)) => format!("disconnected for {secs} s ({error})"),
+            let state = match (&mount.down_secs, &mount.last_error, mount.silent_secs) {
+                (Some(secs), Some(error), _) => format!("disconnected for {secs} s ({error})"),
+                (_, _, Some(secs)) => format!("silent for {secs} s"),
                 _ => format!("connected, {} µs", mount.rtt_us),
             };
             let ending = if mount.serving {
@@ -92,9 +95,29 @@ pub fn status(global: &Global, args: &StatusArgs) -> anyhow::Result<()> {
             }
             let (used, max) = (human(mount.cache_bytes), human(mount.cache_bytes_max));
             writeln!(out, "  cache       {used} of {max}")?;
+            show_waiting(out, mount)?;
         }
         Ok(())
     })
+}
+
+/// What waits for the server: the longest first.
+fn show_waiting(out: &mut dyn Write, mount: &MountStatus) -> io::Result<()> {
+    if mount.waiting_count == 0 {
+        return Ok(());
+    }
+    writeln!(out, "  waiting     {} for the server", mount.waiting_count)?;
+    let mut longest: Vec<_> = mount.waiting.iter().collect();
+    longest.sort_by_key(|waiting| std::cmp::Reverse(waiting.secs));
+    for waiting in longest.into_iter().take(WAITING_SHOWN_MAX) {
+        let path = printable(waiting.path.as_deref().unwrap_or_default());
+        writeln!(
+            out,
+            "              {} s  {} {path}",
+            waiting.secs, waiting.operation
+        )?;
+    }
+    Ok(())
 }
 
 /// Every mount whose daemon answers, with its socket.

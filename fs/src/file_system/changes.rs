@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::overlay::Content;
 use crate::remote::{Access, Named, Remote};
 use crate::volume::Volume;
+use crate::volume::waiting::Operation;
 use crate::volume::write::WriteNow;
 
 /// When a write may be acknowledged.
@@ -92,7 +93,8 @@ impl<R: Remote> FileSystem<R> {
     /// Punches, zeroes or allocates a range.
     pub async fn reshape(&self, open: OpenId, how: Reshape, range: ByteRange, grow: bool) -> Result<()> {
         let open = self.writable(open)?;
-        self.going_on("fallocate", open.volume.reshape(how, range, grow))
+        let path = open.volume.path();
+        self.going_on(("fallocate", &path), open.volume.reshape(how, range, grow))
             .await
     }
 
@@ -109,8 +111,9 @@ impl<R: Remote> FileSystem<R> {
         if range.is_empty() {
             return Ok(0);
         }
-        self.going_on("copy", to.volume.copy_from(&from.volume, range, target.1))
-            .await
+        let path = to.volume.path();
+        let copied = to.volume.copy_from(&from.volume, range, target.1);
+        self.going_on(("copy", &path), copied).await
     }
 
     /// Sets size and other attributes of a node.
@@ -123,7 +126,7 @@ impl<R: Remote> FileSystem<R> {
             let path = self.namespace.lock().path(id)?;
             let attr = self
                 .within(
-                    "set attributes",
+                    ("set attributes", &path),
                     self.shared.remote.set_attr(Named::Path(&path), attr),
                 )
                 .await?;
@@ -134,7 +137,9 @@ impl<R: Remote> FileSystem<R> {
             self.resize(&volume, size).await?;
         }
         if attr != NewAttr::default() {
-            self.going_on("set attributes", volume.set_attr(attr)).await?;
+            let path = volume.path();
+            self.going_on(("set attributes", &path), volume.set_attr(attr))
+                .await?;
         }
         match volume.attr_if_followed() {
             Some(attr) => Ok(attr),
@@ -144,8 +149,10 @@ impl<R: Remote> FileSystem<R> {
 
     /// Sets the size of a volume, open or not.
     async fn resize(&self, volume: &Arc<Volume<R>>, size: u64) -> Result<()> {
-        self.within("open", volume.open(Access::ReadWrite)).await?;
-        let resized = self.going_on("truncate", volume.resize(size)).await;
+        let path = volume.path();
+        self.within(("open", &path), volume.open(Access::ReadWrite))
+            .await?;
+        let resized = self.going_on(("truncate", &path), volume.resize(size)).await;
         volume.close(Access::ReadWrite);
         resized
     }
@@ -162,7 +169,11 @@ impl<R: Remote> FileSystem<R> {
     }
 
     /// Waits for as long as something goes on.
-    async fn going_on<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn going_on<'a, T>(
+        &self,
+        what: impl Into<Operation<'a>>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         self.shared.while_it_goes_on(what, work).await
     }
 

@@ -21,7 +21,9 @@ impl<R: Remote> FileSystem<R> {
         let path = self.child(parent, name)?;
         let shared_path = SharedPath::new(path.clone());
         let created = self.shared.remote.create(&shared_path, node, exclusive);
-        let (bound, attr) = self.within("create", created).await?;
+        let created = self.within(("create", &path), created).await;
+        self.listings.lock().changed(parent);
+        let (bound, attr) = created?;
         self.remember(path, &attr);
         let volume = self.namespace.lock().volume(attr.id)?;
         let outcome = volume.created(bound, attr);
@@ -33,7 +35,9 @@ impl<R: Remote> FileSystem<R> {
     pub async fn make_folder(&self, parent: NodeId, name: &NodeName, node: NewNode) -> Result<Attr> {
         let path = self.child(parent, name)?;
         let made = self.shared.remote.make_folder(&path, node);
-        let attr = self.within("mkdir", made).await?;
+        let made = self.within(("mkdir", &path), made).await;
+        self.listings.lock().changed(parent);
+        let attr = made?;
         self.remember(path, &attr);
         Ok(attr)
     }
@@ -43,7 +47,9 @@ impl<R: Remote> FileSystem<R> {
         let path = self.child(parent, name)?;
         let id = self.namespace.lock().id_at(&path);
         let removed = self.shared.remote.remove(&path, folder, id);
-        self.within("remove", removed).await?;
+        let removed = self.within(("remove", &path), removed).await;
+        self.listings.lock().changed(parent);
+        removed?;
         let volume = self.namespace.lock().removed(&path);
         if let Some(volume) = volume {
             volume.discard_if_unlinked();
@@ -57,9 +63,14 @@ impl<R: Remote> FileSystem<R> {
         to: (NodeId, &NodeName),
         mode: RenameMode,
     ) -> Result<()> {
+        let folders = [from.0, to.0];
         let (from, to) = (self.child(from.0, from.1)?, self.child(to.0, to.1)?);
         let renamed = self.shared.remote.rename(&from, &to, mode);
-        self.within("rename", renamed).await?;
+        let renamed = self.within(("rename", &from), renamed).await;
+        for folder in folders {
+            self.listings.lock().changed(folder);
+        }
+        renamed?;
         if from == to {
             return Ok(());
         }
@@ -74,7 +85,8 @@ impl<R: Remote> FileSystem<R> {
     /// Makes changes of the names in a folder durable.
     pub async fn flush_folder(&self, id: NodeId) -> Result<()> {
         let path = self.namespace.lock().path(id)?;
-        self.within("flush", self.shared.remote.flush_folder(&path)).await
+        self.within(("fsync", &path), self.shared.remote.flush_folder(&path))
+            .await
     }
 
     fn child(&self, parent: NodeId, name: &NodeName) -> Result<NodePath> {

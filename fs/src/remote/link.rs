@@ -1,24 +1,32 @@
 //! A link: the session of a mount, made again with back-off when it is lost.
+//!
+//! While there is a session it is listened to (`hearing`): a server from which nothing comes any more cannot be
+//! asked, long before the session is given up.
 
+use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lacuna_transport::id::InstanceId;
+use lacuna_transport::quic::endpoint;
 use lacuna_transport::wire::event;
 use lacuna_transport::wire::message::Features;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Change;
+pub use super::Event;
+use super::address::{Addresses, refusal};
+use super::backoff::{Backoff, PAUSE_WANTED};
+use super::hearing::{Heard, Hearing, TICK};
 use super::session::{LinkCounters, RequestError, Session, Target};
 use crate::error::{Error, ErrorKind, Result};
 
-/// First pause before connecting again.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// Longest pause.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Events not yet taken by the file system; a full queue slows the server's event stream down.
 const EVENTS_MAX: usize = 1024;
 
@@ -31,21 +39,34 @@ pub enum LinkState {
     Closed,
 }
 
-/// What a mount hears from its server without asking.
-#[derive(Clone, Copy, Debug)]
-pub enum Event {
-    Changed(Change),
-    /// There is a new session: events may have been missed.
-    Reconnected,
-}
-
 #[derive(Debug)]
 pub struct Link {
     target: Target,
-    endpoint: quinn::Endpoint,
+    addresses: Addresses,
+    endpoint: Mutex<quinn::Endpoint>,
     counters: Arc<LinkCounters>,
     sessions: AtomicU64,
     state: watch::Sender<LinkState>,
+    /// Since when nothing comes from the server, although there is a session.
+    silent_since: watch::Sender<Option<Instant>>,
+    /// How many wait for a session.
+    wanted: watch::Sender<usize>,
+}
+
+/// Somebody waits for a session.
+struct Wanting<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Wanting<'a> {
+    fn begin(wanted: &'a watch::Sender<usize>) -> Self {
+        wanted.send_modify(|count| *count += 1);
+        Self(wanted)
+    }
+}
+
+impl Drop for Wanting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Link {
@@ -58,11 +79,14 @@ impl Link {
         let session = Session::open(&endpoint, &target, 1, Arc::clone(&counters)).await?;
         let state = watch::Sender::new(LinkState::Connected(Arc::new(session)));
         let link = Arc::new(Self {
+            addresses: Addresses::new(&target.name, target.address),
             target,
-            endpoint,
+            endpoint: Mutex::new(endpoint),
             counters,
             sessions: AtomicU64::new(1),
             state,
+            silent_since: watch::Sender::new(None),
+            wanted: watch::Sender::new(0),
         });
         let (sender, receiver) = mpsc::channel(EVENTS_MAX);
         tokio::spawn(Arc::clone(&link).keep(sender));
@@ -100,6 +124,7 @@ impl Link {
             LinkState::Down(..) => false,
             LinkState::Closed => true,
         };
+        let _wanting = (!usable(&self.state())).then(|| Wanting::begin(&self.wanted));
         let found = state.wait_for(usable).await;
         match found.as_deref() {
             Ok(LinkState::Connected(session)) => Ok(Arc::clone(session)),
@@ -107,6 +132,31 @@ impl Link {
                 ErrorKind::Disconnected,
                 format!("the link to {} is closed", self.target.name),
             )),
+        }
+    }
+
+    /// Since when nothing comes from the server, if there is a session and that is long.
+    pub fn silent_since(&self) -> Option<Instant> {
+        *self.silent_since.borrow()
+    }
+
+    /// False while there is no session, or none that anything is heard of.
+    pub fn is_reachable(&self) -> bool {
+        let usable = matches!(&*self.state.borrow(), LinkState::Connected(session) if !session.is_closed());
+        usable && self.silent_since().is_none()
+    }
+
+    /// Waits until the server cannot be asked.
+    pub async fn unreachable(&self) {
+        let (mut state, mut silent) = (self.state.subscribe(), self.silent_since.subscribe());
+        while self.is_reachable() {
+            let changed = tokio::select! {
+                changed = state.changed() => changed,
+                changed = silent.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
         }
     }
 
@@ -121,7 +171,8 @@ impl Link {
     /// Closes, and waits until the goodbye has left the machine.
     pub async fn close_and_wait(&self) {
         self.close();
-        self.endpoint.wait_idle().await;
+        let endpoint = self.endpoint.lock().clone();
+        endpoint.wait_idle().await;
     }
 
     async fn keep(self: Arc<Self>, events: mpsc::Sender<Event>) {
@@ -129,7 +180,11 @@ impl Link {
             let LinkState::Connected(session) = self.state() else {
                 return;
             };
-            let why = self.listen(&session, &events).await;
+            let why = tokio::select! {
+                why = self.listen(&session, &events) => why,
+                never = self.watch(&session) => match never {},
+            };
+            self.silent_since.send_replace(None);
             let lost = self.state.send_if_modified(|state| match state {
                 LinkState::Connected(_) => {
                     *state = LinkState::Down(Instant::now(), why.clone());
@@ -180,12 +235,37 @@ impl Link {
         }
     }
 
+    /// Looks if anything comes from the server, and knocks if nothing does.
+    async fn watch(&self, session: &Arc<Session>) -> Infallible {
+        let mut hearing = Hearing::default();
+        let mut knocks = JoinSet::new();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let heard = hearing.tick(session.datagrams_received());
+            self.silent_since.send_if_modified(|since| {
+                let silent = heard == Heard::Silent;
+                let changed = since.is_some() != silent;
+                if changed {
+                    *since = silent.then(Instant::now);
+                    tracing::debug!(server = %self.target.name, silent, "what is heard of the server");
+                }
+                changed
+            });
+            while knocks.try_join_next().is_some() {}
+            if heard != Heard::Something {
+                let session = Arc::clone(session);
+                knocks.spawn(async move { session.knock().await });
+            }
+        }
+    }
+
     /// Tries until there is a session (true) or the link is closed (false).
     async fn reconnect(&self) -> bool {
-        let mut pause = BACKOFF_MIN;
+        let mut backoff = Backoff::default();
         loop {
-            let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-            match Session::open(&self.endpoint, &self.target, number, Arc::clone(&self.counters)).await {
+            match self.attempt(self.addresses.next()).await {
                 Ok(session) => {
                     let session = Arc::new(session);
                     let reopened = self.state.send_if_modified(|state| match state {
@@ -211,21 +291,66 @@ impl Link {
                     });
                 }
             }
-            let mut closed = self.state.subscribe();
-            tokio::select! {
-                () = tokio::time::sleep(jittered(pause, self.target.instance, number)) => {}
-                _ = closed.wait_for(|state| matches!(state, LinkState::Closed)) => return false,
+            if self.target.is_known {
+                self.addresses.look_up();
             }
-            pause = (pause * 2).min(BACKOFF_MAX);
+            let spread = spread(self.target.instance, self.sessions.load(Ordering::Relaxed));
+            if !self.pause(backoff.next_pause(spread)).await {
+                return false;
+            }
+        }
+    }
+
+    async fn attempt(&self, address: SocketAddr) -> Result<Session> {
+        let target = Target {
+            address,
+            ..self.target.clone()
+        };
+        let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        let endpoint = self.endpoint_to(address)?;
+        let session = tokio::select! {
+            session = Session::open(&endpoint, &target, number, Arc::clone(&self.counters)) => session,
+            error = refusal(&target.name, address), if target.is_known => Err(error),
+        }?;
+        self.addresses.worked(address);
+        Ok(session)
+    }
+
+    /// An endpoint of the address family of `address`; one of another family takes the place of the last.
+    fn endpoint_to(&self, address: SocketAddr) -> Result<quinn::Endpoint> {
+        let mut endpoint = self.endpoint.lock();
+        let fits = endpoint
+            .local_addr()
+            .is_ok_and(|local| local.is_ipv4() == address.is_ipv4());
+        if !fits {
+            *endpoint = endpoint::client(address)
+                .map_err(|error| Error::new(ErrorKind::Io, format!("cannot open a UDP socket: {error}")))?;
+        }
+        Ok(endpoint.clone())
+    }
+
+    /// Waits between two attempts; not for long if somebody waits for a session. False once the link is closed.
+    async fn pause(&self, pause: Duration) -> bool {
+        let (mut closed, mut wanted) = (self.state.subscribe(), self.wanted.subscribe());
+        let wanted = async {
+            tokio::time::sleep(PAUSE_WANTED).await;
+            if wanted.wait_for(|count| *count > 0).await.is_err() {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => true,
+            () = wanted => true,
+            _ = closed.wait_for(|state| matches!(state, LinkState::Closed)) => false,
         }
     }
 }
 
-/// Between half of a pause and all of it, so that many clients do not come back at one moment: they differ in
-/// their instance, and tries of one in their number.
-fn jittered(pause: Duration, instance: InstanceId, number: u64) -> Duration {
+/// From 0 to 1, so that many clients do not come back at one moment: they differ in their instance, and tries of one
+/// in their number.
+fn spread(instance: InstanceId, number: u64) -> f64 {
     let mut hasher = DefaultHasher::new();
     (instance.0, number).hash(&mut hasher);
     let thousandths = u32::try_from(hasher.finish() % 1000).unwrap_or(0);
-    pause / 2 + (pause / 2000) * thousandths
+    f64::from(thousandths) / 1000.0
 }

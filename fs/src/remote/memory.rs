@@ -18,6 +18,7 @@ use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::map_page::MapPage;
 use lacuna_transport::wire::message::{Features, RenameMode, Reshape};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::{Access, DIGESTS_UNSUPPORTED, Named, Remote, SharedPath, UnitRange};
 use crate::error::{Error, ErrorKind, Result};
@@ -175,6 +176,8 @@ pub struct Delays {
     pub answer: Duration,
     /// Between reading a page of the map and handing it out.
     pub map: Duration,
+    /// Before a request about names or attributes is looked at.
+    pub ask: Duration,
 }
 
 impl State {
@@ -217,6 +220,7 @@ pub struct MemoryRemote {
     read_bytes: Arc<AtomicU64>,
     digested_bytes: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
+    cut: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Debug)]
@@ -304,6 +308,19 @@ impl MemoryRemote {
         self.state.lock().page_bytes = Some(bytes);
     }
 
+    /// The connection is lost, or there again: requests wait meanwhile.
+    pub fn cut(&self, cut: bool) {
+        self.cut.send_replace(cut);
+    }
+
+    async fn reached(&self) {
+        let uncut = |cut: &bool| !*cut;
+        if self.cut.subscribe().wait_for(uncut).await.is_ok() {
+            let delay = self.state.lock().delays.ask;
+            pause(delay).await;
+        }
+    }
+
     /// Requests so far.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
@@ -348,6 +365,7 @@ impl MemoryRemote {
     }
 
     async fn apply(&self, id: u64, boot: BootId, change: impl FnOnce(&mut Content) + Send) -> Result<Attr> {
+        self.reached().await;
         let delays = self.state.lock().delays;
         tokio::task::yield_now().await;
         pause(delays.before).await;
@@ -427,6 +445,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn stat(&self, path: &NodePath) -> Result<Attr> {
+        self.reached().await;
         if path.is_root() {
             return Ok(folder_attr(1));
         }
@@ -439,6 +458,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn list(&self, folder: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
+        self.reached().await;
         let state = self.asked()?;
         let within = |path: &NodePath| {
             let rest = match folder.is_root() {
@@ -462,6 +482,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn open(&self, path: &SharedPath, _id: NodeId, _access: Access) -> Result<(MemoryVolume, Attr)> {
+        self.reached().await;
         let mut state = self.asked()?;
         let id = state.id(&path.path())?;
         let attr = attr_of(id, state.content(id)?);
@@ -469,6 +490,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn stat_open(&self, volume: &MemoryVolume) -> Result<Attr> {
+        self.reached().await;
         self.ask(volume.id, attr_of)
     }
     async fn read(
@@ -477,6 +499,7 @@ impl Remote for MemoryRemote {
         ranges: Vec<ByteRange>,
         buffers: &mut [Box<[u8]>],
     ) -> Result<Generation> {
+        self.reached().await;
         tokio::task::yield_now().await;
         self.ask(volume.id, |_, content| {
             let bytes = ranges
@@ -529,6 +552,7 @@ impl Remote for MemoryRemote {
         pages_max: u32,
         mut sink: impl FnMut(MapPage) -> bool + Send,
     ) -> Result<()> {
+        self.reached().await;
         tokio::task::yield_now().await;
         let page_bytes = self.state.lock().page_bytes.unwrap_or(u64::MAX);
         let mut at = range.start();
@@ -557,6 +581,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn space(&self) -> Result<Space> {
+        self.reached().await;
         Ok(Space {
             block_bytes: 4096,
             blocks: 1,
@@ -569,11 +594,21 @@ impl Remote for MemoryRemote {
     }
 
     async fn boot(&self) -> Result<BootId> {
+        self.reached().await;
         Ok(self.state.lock().boot())
     }
 
     fn boot_now(&self) -> Option<BootId> {
-        Some(self.state.lock().boot())
+        self.is_reachable().then(|| self.state.lock().boot())
+    }
+
+    fn is_reachable(&self) -> bool {
+        !*self.cut.borrow()
+    }
+
+    async fn unreachable(&self) {
+        // Fails only when the server is gone for good.
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
     }
 
     async fn write(
@@ -670,6 +705,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn set_attr(&self, subject: Named<'_, MemoryVolume>, attr: NewAttr) -> Result<Attr> {
+        self.reached().await;
         let mut state = self.asked()?;
         let id = match subject {
             Named::Path(path) if path.is_root() => return Ok(folder_attr(1)),
@@ -692,6 +728,7 @@ impl Remote for MemoryRemote {
         node: NewNode,
         exclusive: bool,
     ) -> Result<(MemoryVolume, Attr)> {
+        self.reached().await;
         let mut state = self.asked()?;
         let path = path.path();
         let taken = state.names.contains_key(&path) || state.folders.contains(&path);
@@ -708,6 +745,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn make_folder(&self, path: &NodePath, _node: NewNode) -> Result<Attr> {
+        self.reached().await;
         let mut state = self.asked()?;
         if state.names.contains_key(path) || !state.folders.insert(path.clone()) {
             return Err(Error::new(ErrorKind::Exists, path.to_string()));
@@ -716,6 +754,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn remove(&self, path: &NodePath, folder: bool, id: Option<NodeId>) -> Result<()> {
+        self.reached().await;
         let mut state = self.asked()?;
         if folder {
             let removed = state.folders.remove(path);
@@ -734,6 +773,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn rename(&self, from: &NodePath, to: &NodePath, mode: RenameMode) -> Result<()> {
+        self.reached().await;
         let mut state = self.asked()?;
         let id = state.id(from)?;
         let there = state.names.get(to).copied();
@@ -752,6 +792,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn flush_folder(&self, _path: &NodePath) -> Result<()> {
+        self.reached().await;
         self.asked().map(drop)
     }
 }

@@ -151,13 +151,18 @@ macro_rules! retrying {
 impl QuicVolume {
     /// The handle in this session; opens the volume there if need be.
     async fn handle(&self, session: &Session) -> Result<Handle, RequestError> {
+        Ok(self.handle_or_open(session).await?.0)
+    }
+
+    /// The same, with the attributes if it had to be opened.
+    async fn handle_or_open(&self, session: &Session) -> Result<(Handle, Option<Attr>), RequestError> {
         let bound = || Some(*self.bound.lock()).filter(|(number, _)| *number == session.number);
         if let Some((_, handle)) = bound() {
-            return Ok(handle);
+            return Ok((handle, None));
         }
         let _rebinding = self.rebinding.lock().await;
         if let Some((_, handle)) = bound() {
-            return Ok(handle);
+            return Ok((handle, None));
         }
         let replaced =
             || RequestError::Failed(ErrorCode::Stale, format!("{} is another volume now", self.path));
@@ -170,7 +175,7 @@ impl QuicVolume {
         }
         *self.bound.lock() = (session.number, opened.handle);
         self.size_max.store(size_max(&opened), Ordering::Relaxed);
-        Ok(opened.handle)
+        Ok((opened.handle, Some(opened.attr)))
     }
 }
 
@@ -329,6 +334,14 @@ impl Remote for QuicRemote {
         }
     }
 
+    fn is_reachable(&self) -> bool {
+        self.link.is_reachable()
+    }
+
+    async fn unreachable(&self) {
+        self.link.unreachable().await;
+    }
+
     async fn write(
         &self,
         volume: &QuicVolume,
@@ -440,7 +453,10 @@ impl Remote for QuicRemote {
 }
 
 async fn stat_open(session: &Session, volume: &QuicVolume) -> Result<Attr, RequestError> {
-    let handle = volume.handle(session).await?;
+    let (handle, opened) = volume.handle_or_open(session).await?;
+    if let Some(attr) = opened {
+        return Ok(attr);
+    }
     session
         .ask(Kind::StatOpen, message::encode(&HandleRequest { handle }))
         .await

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lacuna_transport::compression::probe::Probe;
 use lacuna_transport::id::{InstanceId, RequestId};
-use lacuna_transport::limits::HELLO_TIMEOUT;
+use lacuna_transport::limits::{HELLO_TIMEOUT, IDLE_TIMEOUT};
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
 use lacuna_transport::quic::identity::KeyId;
@@ -22,6 +23,7 @@ use lacuna_transport::wire::{VERSION, WireError};
 use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::time::timeout;
 
+use super::backoff::ATTEMPT_MAX;
 use super::lane::{Exchange, Lanes};
 use crate::compress::Compress;
 use crate::error::{Error, ErrorKind};
@@ -48,6 +50,8 @@ pub struct Target {
     pub compress: Compress,
     pub client: quinn::ClientConfig,
     pub shown: ShownKey,
+    /// The host's network knows name and address: the name may be looked up again, and a closed port says so.
+    pub is_known: bool,
 }
 
 /// Why a request has no result.
@@ -112,7 +116,7 @@ impl Session {
         .await
         {
             Ok(result) => result,
-            Err(_) => Err(no_answer(target)),
+            Err(_) => Err(no_answer(target, HELLO_TIMEOUT)),
         }
     }
 
@@ -130,7 +134,10 @@ impl Session {
                     format!("cannot connect to {}: {error}", target.name),
                 )
             })?;
-        let connection = connecting.await.map_err(|error| explain(&error, target))?;
+        let connection = match timeout(ATTEMPT_MAX, connecting).await {
+            Ok(connected) => connected.map_err(|error| explain(&error, target))?,
+            Err(_) => return Err(no_answer(target, ATTEMPT_MAX)),
+        };
         let hello = async {
             let (mut send, mut receive) = connection.open_bi().await.map_err(RequestError::lost)?;
             let hello = Hello {
@@ -194,6 +201,26 @@ impl Session {
     /// Resolves when the connection is lost, with the reason.
     pub async fn closed(&self) -> ConnectionError {
         self.connection.closed().await
+    }
+
+    /// Datagrams that came from the server so far.
+    pub fn datagrams_received(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
+    }
+
+    /// Asks something that anybody may ask, to hear anything at all. Nothing that is counted.
+    pub async fn knock(&self) {
+        let traffic = Traffic::default();
+        let answered = async {
+            let exchange = self.lanes.request(&traffic, Kind::Space, Vec::new()).await?;
+            let (header, exchange) = exchange.header().await?;
+            let (_, exchange) = exchange.body(&header).await?;
+            exchange.done();
+            Ok::<_, RequestError>(())
+        };
+        if let Err(error) = answered.await {
+            tracing::trace!(?error, "knocked in vain");
+        }
     }
 
     /// Says goodbye.
@@ -316,12 +343,12 @@ pub fn agent() -> String {
     format!("lacuna/{}", env!("CARGO_PKG_VERSION"))
 }
 
-fn no_answer(target: &Target) -> Error {
+fn no_answer(target: &Target, waited: Duration) -> Error {
     let text = format!(
         "no answer from {} ({}, UDP) within {} s: check that lacunad runs there, its --listen address, and the firewall",
         target.name,
         target.address,
-        HELLO_TIMEOUT.as_secs()
+        waited.as_secs()
     );
     Error::new(ErrorKind::Disconnected, text)
 }
@@ -356,7 +383,7 @@ fn explain(error: &ConnectionError, target: &Target) -> Error {
             };
             Error::new(kind, format!("{name} closed the session: {text}"))
         }
-        (ConnectionError::TimedOut, None) => no_answer(target),
+        (ConnectionError::TimedOut, None) => no_answer(target, IDLE_TIMEOUT),
         (ConnectionError::ConnectionClosed(close), None)
             if u64::from(close.error_code) == NO_APPLICATION_PROTOCOL =>
         {

@@ -51,7 +51,7 @@ impl<R: Remote> Volume<R> {
     pub async fn seek(self: &Arc<Self>, from: u64, whence: Whence) -> Result<u64> {
         let none = || Error::new(ErrorKind::NoExtent, format!("nothing at or after {from}"));
         self.shared
-            .within_deadline("seek", async {
+            .within_deadline(("lseek", &self.path), async {
                 loop {
                     match self.seek_now(from, whence) {
                         Sought::At(offset) => return Ok(offset),
@@ -74,7 +74,7 @@ impl<R: Remote> Volume<R> {
     /// most `count_max` of them, and they end where the map is not known yet, but for the first.
     pub async fn extents(self: &Arc<Self>, range: ByteRange, count_max: usize) -> Result<Vec<Extent>> {
         self.shared
-            .within_deadline("map", async {
+            .within_deadline(("map", &self.path), async {
                 loop {
                     match self.extents_now(range, count_max) {
                         Ok(extents) => return Ok(extents),

@@ -212,6 +212,9 @@ impl<R: Remote> Volume<R> {
     /// Reads what is there: holes, zeros and cached data. Starts prefetching; needs a tokio context.
     pub fn read_now(self: &Arc<Self>, readahead: &Mutex<Readahead>, wanted: ByteRange) -> ReadNow {
         let mut state = self.state.lock();
+        if self.is_due_in(&state) {
+            return ReadNow::Wait;
+        }
         let wanted = state.within_size(wanted);
         let mut gathered = Gathered::default();
         for part in state.parts(wanted) {
@@ -238,14 +241,14 @@ impl<R: Remote> Volume<R> {
     /// Reads, fetching what is missing. Cut at the end of the volume, otherwise always in full.
     pub async fn read(self: &Arc<Self>, readahead: &Mutex<Readahead>, wanted: ByteRange) -> Result<Gathered> {
         self.shared
-            .within_deadline("read", self.read_in_time(Some(readahead), wanted))
+            .within_deadline(("read", &self.path), self.read_in_time(Some(readahead), wanted))
             .await
     }
 
     /// Reads past the cache (O_DIRECT); holes still need no request.
     pub async fn read_direct(self: &Arc<Self>, wanted: ByteRange) -> Result<Gathered> {
         self.shared
-            .within_deadline("read", self.read_in_time(None, wanted))
+            .within_deadline(("read", &self.path), self.read_in_time(None, wanted))
             .await
     }
 

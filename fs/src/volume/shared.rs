@@ -2,6 +2,7 @@
 //! those that have something the server has not flushed.
 
 use std::collections::{BTreeSet, HashMap};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,9 +11,11 @@ use lacuna_transport::id::NodeId;
 use lacuna_transport::path::NodePath;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::Volume;
 use super::notices::Notices;
+use super::waiting::{NOTED_AFTER, Operation, Waiting};
 use crate::cache::budget::Budget;
 use crate::cache::{BlockCache, CacheKey, PAGE_BYTES};
 use crate::counters::Counters;
@@ -63,6 +66,8 @@ pub struct Shared<R: Remote> {
     pub dirty: Budget,
     pub counters: Counters,
     pub notices: Notices,
+    /// Operations that wait for the server.
+    pub waiting: Waiting,
     pub deadline: Option<Duration>,
     pub detect_zeroes: DetectZeroes,
     /// Pages that reads which wait may pin at once: half of the budget. What a read has gathered stays
@@ -96,6 +101,7 @@ impl<R: Remote> Shared<R> {
             admitted_pages_max,
             counters: Counters::default(),
             notices: Notices::default(),
+            waiting: Waiting::default(),
             deadline: settings.deadline,
             detect_zeroes: settings.detect_zeroes,
             keys: AtomicU64::new(0),
@@ -125,29 +131,53 @@ impl<R: Remote> Shared<R> {
         permit.map_err(|_| Error::new(ErrorKind::Internal, "the mount has ended"))
     }
 
-    /// Ends an operation that takes too long.
-    pub async fn within_deadline<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Ends an operation that takes too long. It is noted as one that waits when it has for a while.
+    pub async fn within_deadline<'a, T>(
+        &self,
+        what: impl Into<Operation<'a>>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let (what, begun) = (what.into(), Instant::now());
+        let noted_after = self
+            .deadline
+            .map_or(NOTED_AFTER, |deadline| deadline.min(NOTED_AFTER));
+        let mut work = pin!(work);
+        if let Ok(result) = tokio::time::timeout(noted_after, &mut work).await {
+            return result;
+        }
+        let _noted = self.waiting.note(&what, begun);
         match self.deadline {
             None => work.await,
-            Some(deadline) => tokio::time::timeout(deadline, work)
+            Some(deadline) => tokio::time::timeout(deadline.saturating_sub(noted_after), work)
                 .await
-                .unwrap_or_else(|_| Err(too_late(what, deadline))),
+                .unwrap_or_else(|_| Err(too_late(&what, deadline))),
         }
     }
 
     /// Ends an operation during which nothing was sent any more for too long.
-    pub async fn while_it_goes_on<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let Some(deadline) = self.deadline else {
-            return work.await;
-        };
-        let mut work = std::pin::pin!(work);
+    pub async fn while_it_goes_on<'a, T>(
+        &self,
+        what: impl Into<Operation<'a>>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let (what, begun) = (what.into(), Instant::now());
+        let mut noted = None;
+        let mut work = pin!(work);
+        let (mut sent, mut moved) = (self.counters.sent_bytes.value(), begun);
         loop {
-            let before = self.counters.sent_bytes.value();
-            match tokio::time::timeout(deadline, &mut work).await {
-                Ok(result) => return result,
-                Err(_) if self.counters.sent_bytes.value() != before => {}
-                Err(_) => return Err(too_late(what, deadline)),
+            let patience = self.deadline.map_or(NOTED_AFTER, |deadline| {
+                deadline.saturating_sub(moved.elapsed()).min(NOTED_AFTER)
+            });
+            if let Ok(result) = tokio::time::timeout(patience, &mut work).await {
+                return result;
             }
+            let sent_now = self.counters.sent_bytes.value();
+            if sent_now != sent {
+                (sent, moved) = (sent_now, Instant::now());
+            } else if let Some(deadline) = self.deadline.filter(|deadline| moved.elapsed() >= *deadline) {
+                return Err(too_late(&what, deadline));
+            }
+            noted.get_or_insert_with(|| self.waiting.note(&what, begun));
         }
     }
 
@@ -206,7 +236,7 @@ impl<R: Remote> Shared<R> {
     }
 }
 
-fn too_late(what: &str, deadline: Duration) -> Error {
+fn too_late(what: &Operation<'_>, deadline: Duration) -> Error {
     let text = format!("{what}: no answer within {} s (-o timeout=)", deadline.as_secs());
     Error::new(ErrorKind::TimedOut, text)
 }

@@ -108,7 +108,7 @@ impl<R: Remote> Volume<R> {
                 }
             }
         };
-        shared.while_it_goes_on("write", taken_in).await
+        shared.while_it_goes_on(("write", &self.path), taken_in).await
     }
 
     /// Takes in zeros or a hole, waiting while there is too much to send.
@@ -134,7 +134,7 @@ impl<R: Remote> Volume<R> {
                 tokio::time::sleep(ROOM_PAUSE).await;
             }
         };
-        shared.while_it_goes_on("punch", taken_in).await
+        shared.while_it_goes_on(("punch", &self.path), taken_in).await
     }
 
     fn try_void(self: &Arc<Self>, range: ByteRange, content: &Content) -> Result<WriteNow> {

@@ -48,6 +48,8 @@ pub(super) const LOST_PAUSE: Duration = Duration::from_millis(50);
 const GONE_AFTER: Duration = Duration::from_secs(10);
 /// What was applied for so long is flushed.
 const FLUSH_AFTER: Duration = Duration::from_secs(5);
+/// Volumes that another run of the server is told of at once.
+const SETTLING_MAX: usize = 8;
 /// Reservations of space kept for another run of the server; more of them cause a flush.
 const RESERVATIONS_MAX: usize = 1024;
 
@@ -289,16 +291,26 @@ impl<R: Remote> Shared<R> {
     }
 
     /// There is another session: if it is with another run of the server, that one gets again what the last
-    /// may have lost.
+    /// may have lost. A few volumes at a time: what is asked for meanwhile does not queue behind them.
     pub fn send_again(&self) {
-        for volume in self.all_unsettled() {
-            tokio::spawn(async move {
-                let settled = volume.shared.within_deadline("settle", volume.settle()).await;
-                if let Err(error) = settled {
-                    tracing::debug!(volume = %volume.path, %error, "not brought up to date yet");
+        let volumes = self.all_unsettled();
+        tokio::spawn(async move {
+            let mut settling = JoinSet::new();
+            for volume in volumes {
+                if settling.len() >= SETTLING_MAX {
+                    settling.join_next().await;
                 }
-            });
-        }
+                settling.spawn(async move {
+                    let settled = volume
+                        .shared
+                        .within_deadline(("send again", &volume.path), volume.settle());
+                    if let Err(error) = settled.await {
+                        tracing::debug!(volume = %volume.path, %error, "not brought up to date yet");
+                    }
+                });
+            }
+            settling.join_all().await;
+        });
     }
 
     /// Flushes what has been applied for long. To be called now and then.
@@ -576,7 +588,7 @@ impl<R: Remote> Volume<R> {
                 progress.await;
             }
         };
-        shared.while_it_goes_on("sending", drained).await
+        shared.while_it_goes_on(("send", &self.path), drained).await
     }
 
     /// As [`Self::drain`], of everything, the size included.
@@ -598,17 +610,17 @@ impl<R: Remote> Volume<R> {
                 return Ok(());
             };
             let shared = Arc::clone(&self.shared);
-            let boot = shared.within_deadline("flush", self.settle()).await?;
+            let boot = shared
+                .within_deadline(("fsync", &self.path), self.settle())
+                .await?;
             if unflushed.own_with.is_some_and(|run| run != boot) {
                 // What was answered by another run is on its way again.
                 continue;
             }
-            if let Some(times) = self.times_behind() {
-                let bound = self.bound()?;
-                shared.remote.set_attr(Named::Open(&*bound), times).await?;
-                self.state.lock().back.times_behind = false;
-            }
-            match shared.remote.flush(&*self.bound()?, boot, data_only).await {
+            let flushed = shared
+                .within_deadline(("fsync", &self.path), self.flush_once(boot, data_only))
+                .await;
+            match flushed {
                 Ok(attr) => {
                     let mut state = self.state.lock();
                     state.back.note_flush(unflushed.answers);
@@ -618,6 +630,7 @@ impl<R: Remote> Volume<R> {
                     self.let_go_if_settled();
                     return Ok(());
                 }
+                Err(error) if error.kind() == ErrorKind::TimedOut => return Err(error),
                 Err(error) if self.passes(&error) => {
                     tracing::debug!(volume = %self.path, %error, "a flush was lost; trying again");
                     tokio::time::sleep(LOST_PAUSE).await;
@@ -635,6 +648,16 @@ impl<R: Remote> Volume<R> {
                 }
             }
         }
+    }
+
+    /// Has the server flush what it has answered, and sets times before that what was sent again has moved.
+    async fn flush_once(&self, boot: BootId, data_only: bool) -> Result<Attr> {
+        let (remote, bound) = (&self.shared.remote, self.bound()?);
+        if let Some(times) = self.times_behind() {
+            remote.set_attr(Named::Open(&*bound), times).await?;
+            self.state.lock().back.times_behind = false;
+        }
+        remote.flush(&*bound, boot, data_only).await
     }
 
     /// Times to set again, once all that moves them was sent again.

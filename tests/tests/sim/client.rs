@@ -70,6 +70,7 @@ impl Client {
             compress: person.compress,
             client,
             shown,
+            is_known: false,
         };
         let (link, events) = Link::open(endpoint, target).await?;
         let settings = Settings {

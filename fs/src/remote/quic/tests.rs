@@ -153,6 +153,7 @@ async fn open_volume(peer: &Arc<Peer>, compress: Compress) -> (QuicRemote, QuicV
         compress,
         client,
         shown,
+        is_known: true,
     };
     let (link, _events) = Link::open(endpoint::client(address).unwrap(), target)
         .await

@@ -41,6 +41,7 @@ async fn connect(address: SocketAddr, pin: KeyId) -> Result<Session, Error> {
         compress: crate::compress::Compress::Auto,
         client,
         shown,
+        is_known: true,
     };
     let endpoint = endpoint::client(address).unwrap();
     Session::open(&endpoint, &target, 1, Arc::default()).await

@@ -152,6 +152,7 @@ async fn ask(
         own_key: own.id(),
         client,
         shown,
+        is_known: true,
     };
     let (link, _events) = Link::open(endpoint::client(address).unwrap(), target)
         .await
