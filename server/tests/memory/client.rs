@@ -122,7 +122,11 @@ impl Lane {
     /// Opens a volume of the server's folder.
     pub(crate) async fn open(&mut self, name: &str, write: bool) -> Option<Result<Handle, Code>> {
         let path = NodePath::new(name.as_bytes()).expect("a path");
-        let body = message::encode(&OpenRequest { path, write });
+        let body = message::encode(&OpenRequest {
+            path,
+            write,
+            lease: None,
+        });
         let opened = self.ask(Kind::Open, body).await?;
         Some(opened.map(|body| message::decode::<Opened>(&body).expect("an answer").handle))
     }
