@@ -6,6 +6,7 @@
 //! * [`access`]: who may connect.
 //! * [`state`], [`control`]: the state folder, and talking to the daemon that runs on it.
 //! * [`serve`], [`session`]: QUIC in, requests answered; [`buffers`]: memory for their payloads.
+//! * [`confine`]: what the daemon gives up before it serves.
 //! * [`command`]: what the binary `lacunad` offers.
 //!
 //! Nothing here knows of mounts or caches: that is the crate `lacuna`.
@@ -18,6 +19,7 @@ pub mod buffers;
 pub mod catalog;
 mod clock;
 pub mod command;
+pub mod confine;
 pub mod control;
 pub mod error;
 pub mod generation;

@@ -20,10 +20,15 @@ use crate::limits::{
 };
 
 /// An endpoint that accepts sessions at `listen`.
+pub fn server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoint> {
+    server_on(identity, socket(listen)?)
+}
+
+/// An endpoint that accepts sessions on a bound [`socket`].
 ///
 /// The keys for stateless resets and connection ids are derived from the identity, so that a client
 /// whose server was restarted is told at once instead of waiting for its idle timeout.
-pub fn server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoint> {
+pub fn server_on(identity: &Identity, socket: UdpSocket) -> io::Result<Endpoint> {
     let crypto = QuicServerConfig::try_from(tls::server_config(identity)).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let mut transport = transport();
@@ -39,7 +44,7 @@ pub fn server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoint> {
     let cid_key = u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]);
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
     endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)));
-    bind(listen, endpoint, Some(config))
+    open(socket, endpoint, Some(config))
 }
 
 /// An endpoint that opens sessions to servers of the address family of `server`.
@@ -48,7 +53,7 @@ pub fn client(server: SocketAddr) -> io::Result<Endpoint> {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    bind(local, EndpointConfig::default(), None)
+    open(socket(local)?, EndpointConfig::default(), None)
 }
 
 /// What a client connects with: its identity, and the one server key it accepts. The second value tells
@@ -82,20 +87,19 @@ fn transport() -> TransportConfig {
     transport
 }
 
-fn bind(
-    local: SocketAddr,
+fn open(
+    socket: UdpSocket,
     mut config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
 ) -> io::Result<Endpoint> {
     config
         .max_udp_payload_size(UDP_PAYLOAD_BYTES_MAX)
         .map_err(io::Error::other)?;
-    let socket = socket(local)?;
     Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
 }
 
 /// A bound socket with large buffers: beyond the system's limit where we may, up to it otherwise.
-fn socket(local: SocketAddr) -> io::Result<UdpSocket> {
+pub fn socket(local: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(local)?;
     let receive = sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)
         .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES));
