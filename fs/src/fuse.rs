@@ -2,5 +2,6 @@
 
 pub mod adapter;
 pub mod busy_poll;
+pub mod confine;
 pub mod mount;
 pub mod notify;

@@ -12,6 +12,7 @@ use anyhow::Context;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use lacuna_transport::quic::identity::Identity;
 
+use crate::confine::user;
 use crate::control::{self, Answer};
 use crate::state;
 
@@ -50,8 +51,11 @@ struct State {
 }
 
 impl State {
+    /// The folder, to be used as its owner, which root becomes.
     fn folder(&self) -> anyhow::Result<PathBuf> {
-        Ok(state::folder(self.state.as_deref())?)
+        let state = state::folder(self.state.as_deref(), None)?;
+        user::become_owner(&state)?;
+        Ok(state)
     }
 }
 

@@ -7,6 +7,7 @@
 //! * [`state`], [`control`]: the state folder, and talking to the daemon that runs on it.
 //! * [`serve`], [`session`]: QUIC in, requests answered; [`buffers`]: memory for their payloads.
 //! * [`memory`]: one budget and what follows from it; `fair`: who of many clients gets the next share.
+//! * [`confine`]: what the daemon gives up before it serves.
 //! * [`command`]: what the binary `lacunad` offers.
 //!
 //! Nothing here knows of mounts or caches: that is the crate `lacuna`.
@@ -19,6 +20,7 @@ pub mod buffers;
 pub mod catalog;
 mod clock;
 pub mod command;
+pub mod confine;
 pub mod control;
 pub mod error;
 mod fair;

@@ -8,23 +8,28 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use crate::confine::user::Account;
 use crate::error::{Error, ErrorKind, Result};
 
 const LOCK_NAME: &str = "lock";
 
 /// `--state`, else `$LACUNA_STATE`, else /var/lib/lacunad for root and the XDG state folder for others.
-/// Made if it is missing, for this user only.
-pub fn folder(named: Option<&Path>) -> Result<PathBuf> {
+/// Made if it is missing, for `owner` only: another account, or this user.
+pub fn folder(named: Option<&Path>, owner: Option<&Account>) -> Result<PathBuf> {
     let path = choose(
         named,
         |name| std::env::var_os(name).map(PathBuf::from),
         rustix::process::geteuid().is_root(),
     )?;
+    let is_missing = !path.exists();
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&path)
         .map_err(|error| Error::io(format!("cannot make the state folder {}", path.display()), error))?;
+    if let Some(owner) = owner.filter(|_| is_missing) {
+        owner.own(&path)?;
+    }
     // Nothing in it needs the path of the caller's working folder later.
     fs::canonicalize(&path).map_err(|error| Error::io(format!("cannot use {}", path.display()), error))
 }

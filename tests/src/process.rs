@@ -3,6 +3,7 @@
 //! A daemon is no child of the test that caused it, but it inherits the environment; so the mark finds
 //! it whatever it calls itself, and finds nothing that another sandbox started.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -51,6 +52,23 @@ impl Process {
             .parse()
             .context("VmRSS is not a number")?;
         Ok(kib * 1024)
+    }
+
+    /// What `/proc/PID/status` says of `name`, of all its threads: one value if they are alike.
+    pub fn facts(self, name: &str) -> Result<BTreeSet<String>> {
+        let mut facts = BTreeSet::new();
+        for thread in fs::read_dir(self.file("task")).context("the process has ended")? {
+            // A thread may end meanwhile.
+            let Ok(status) = fs::read_to_string(thread?.path().join("status")) else {
+                continue;
+            };
+            let value = status
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .with_context(|| format!("no {name}"))?;
+            facts.insert(value.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+        Ok(facts)
     }
 
     fn has_argument(self, argument: &OsStr) -> bool {

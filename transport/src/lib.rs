@@ -9,12 +9,15 @@
 //! * [`records`]: a volume as a stream of records, for pipes and files.
 //! * [`size`]: sizes as people write them, for the commands of both sides.
 //! * [`quic`] (feature `quic`): identities, TLS, endpoints and frames on streams.
+//! * [`confine`] (feature `confine`): what both daemons give up for good.
 //!
 //! What a request *means* lives elsewhere: in `lacuna` (client) and `lacuna-server`.
 
 pub mod attr;
 #[cfg(feature = "compression")]
 pub mod compression;
+#[cfg(feature = "confine")]
+pub mod confine;
 pub mod digest;
 pub mod extent;
 mod hex;

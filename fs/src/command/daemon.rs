@@ -23,6 +23,7 @@ use crate::file_system::FileSystem;
 use crate::file_system::follow::{follow, tend};
 use crate::fuse::adapter::Adapter;
 use crate::fuse::busy_poll::BusyPoll;
+use crate::fuse::confine;
 use crate::fuse::mount::{self, MountGuard, MountRequest};
 use crate::fuse::notify;
 use crate::location::Location;
@@ -92,6 +93,7 @@ pub fn run(state: &StateDir, job: Job) -> anyhow::Result<()> {
         let _ = rustix::process::setsid();
     }
     become_io_flusher();
+    confine::begin(state.path()).context("cannot give up privileges")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -144,6 +146,9 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     let device = mount::mount(&request)?;
     drop(claim);
     let guard = MountGuard::new(&job.mountpoint);
+    if let Err(error) = confine::once_mounted() {
+        tracing::warn!(%error, "system calls are not restricted");
+    }
     let poll = device.try_clone().and_then(BusyPoll::new);
     let poll = poll
         .inspect_err(|error| tracing::warn!(%error, "requests are not polled for"))

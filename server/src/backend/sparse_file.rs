@@ -87,6 +87,11 @@ impl SparseFiles {
         Ok(export)
     }
 
+    /// The exported folder, opened for nothing but its identity.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
     /// The inode that `path` names, opened for nothing but its identity.
     fn resolve(&self, path: &NodePath) -> Result<(OwnedFd, Attr)> {
         let fd = self

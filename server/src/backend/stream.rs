@@ -130,6 +130,11 @@ impl Times {
 }
 
 impl Stream {
+    /// Makes the pipe if need be: what a confined daemon cannot do.
+    pub fn make_pipe(options: &StreamOptions) -> Result<()> {
+        Fifo::make(&options.fifo).map(drop)
+    }
+
     /// Finds or makes the spool below `state`, makes the pipe if need be, and starts to emit.
     pub fn start(options: StreamOptions, state: &Path) -> Result<Arc<Self>> {
         Self::start_with(options, state, PATIENCE)

@@ -4,15 +4,15 @@ mod named;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
 use lacuna_transport::path::NodeName;
-use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::Identity;
+use lacuna_transport::quic::{endpoint, packing};
 use lacuna_transport::size;
 use quinn::Endpoint;
 use rustix::process::{Resource, Rlimit};
@@ -21,15 +21,19 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::named::NamedPath;
 use crate::access::AllowList;
+use crate::backend::device::Device;
 use crate::backend::export::{Export, NamedVolume};
 use crate::backend::sparse_file::SparseFiles;
 use crate::backend::stream::options::StreamOptions;
 use crate::backend::stream::{Stream, StreamVolume};
+use crate::confine;
+use crate::confine::landlock::Reach;
+use crate::confine::user::Account;
 use crate::control::ControlSocket;
 use crate::memory::{self, Division};
 use crate::serve::shared::BLOCKING_THREADS_MAX;
 use crate::serve::{Bounds, Server};
-use crate::state::DaemonLock;
+use crate::state::{self, DaemonLock};
 
 /// The port of lacuna, over UDP.
 const DEFAULT_PORT: u16 = 7117;
@@ -58,6 +62,10 @@ pub(super) struct Serve {
         long_help = STREAM_HELP
     )]
     streams: Vec<StreamOptions>,
+    /// Give up root for this account once the socket and the devices are open. The state folder must be its own. Files
+    /// that clients make are then its own too, and owners cannot be changed
+    #[arg(long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
     /// Finish each stream when the last mount that had it open for writing is unmounted
     #[arg(long, requires = "streams")]
     finish_on_umount: bool,
@@ -89,37 +97,60 @@ a sparse spool below the state folder; ranges that are never written read zero. 
   format=lacuna     data and holes as records (docs/PROTOCOL.md)
   finish-on-umount  as --finish-on-umount, for this stream";
 
+/// What is opened before root is given up. Errors are told after those of the state folder.
+struct Opened {
+    socket: anyhow::Result<UdpSocket>,
+    devices: anyhow::Result<BTreeMap<NodeName, Device>>,
+}
+
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let folder = SparseFiles::new(&self.dir)?;
         let dir = std::fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
-        let state = self.state.folder()?;
+        let account = self.user.as_deref().map(Account::find).transpose()?;
+        let state = state::folder(self.state.state.as_deref(), account.as_ref())?;
         anyhow::ensure!(
             !state.starts_with(&dir),
             "cannot serve {}: the state folder {} lies in it, and this server's key with it; name another with --state",
             dir.display(),
             state.display()
         );
+        let opened = Opened {
+            socket: listen(self.listen),
+            devices: named::open(&self.devices, self.read_only),
+        };
+        if let Some(account) = &account {
+            account.assume()?;
+            account.check_state(&state)?;
+            account.check_export(folder.dir(), &dir)?;
+        }
         let _lock = DaemonLock::take(&state)?;
         let identity = super::identity(&state)?;
         // A corrupt list is found now, not by the first client.
         let allowed = AllowList::load(&state)?.entries().count();
         raise_descriptor_limit();
-        let backend = Export::new(Arc::new(folder), self.named(&state)?)?;
+        let (devices, socket) = (opened.devices?, opened.socket?);
+        let cores = packing::cores();
+        // Looked at before the sandbox closes.
+        let memory_bytes = self
+            .memory
+            .unwrap_or_else(|| memory::default_bytes(machine_bytes()));
+        self.confine(&folder, &state)?;
+
+        let backend = Export::new(Arc::new(folder), self.named(devices, &state)?)?;
         let bounds = Bounds {
-            memory_bytes: self
-                .memory
-                .unwrap_or_else(|| memory::default_bytes(machine_bytes())),
+            memory_bytes,
             ..Bounds::default()
         };
         let server = Server::with_bounds(Arc::new(backend), state.clone(), self.read_only, bounds)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
+            .worker_threads(cores)
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()
             .context("cannot start the runtime")?;
         let result = runtime.block_on(async {
-            let endpoint = listen(&identity, self.listen)?;
+            let endpoint = endpoint::server_on(&identity, socket).context("cannot start to listen")?;
             if allowed == 0 {
                 tracing::warn!("no client is allowed yet; admit one with: lacunad allow KEY");
             }
@@ -130,9 +161,29 @@ impl Serve {
         result
     }
 
+    /// The last step before anything has a thread of its own.
+    fn confine(&self, folder: &SparseFiles, state: &Path) -> anyhow::Result<()> {
+        for options in &self.streams {
+            Stream::make_pipe(options)
+                .with_context(|| format!("cannot serve the stream '{}'", options.name))?;
+        }
+        let pipes: Vec<_> = self.streams.iter().map(|options| options.fifo.clone()).collect();
+        let reach = Reach {
+            export: folder.dir(),
+            read_only: self.read_only,
+            state,
+            pipes: &pipes,
+        };
+        Ok(confine::confine(&reach)?)
+    }
+
     /// Volumes that are not files of the folder.
-    fn named(&self, state: &Path) -> anyhow::Result<BTreeMap<NodeName, Arc<dyn NamedVolume>>> {
-        let mut named = named::devices(&self.devices, self.read_only)?;
+    fn named(
+        &self,
+        devices: BTreeMap<NodeName, Device>,
+        state: &Path,
+    ) -> anyhow::Result<BTreeMap<NodeName, Arc<dyn NamedVolume>>> {
+        let mut named = named::search(devices)?;
         for options in &self.streams {
             let mut options = options.clone();
             options.finish_on_umount |= self.finish_on_umount;
@@ -185,12 +236,12 @@ async fn serve(
 }
 
 /// Binds where told; without that on all addresses, of IPv4 only where there is no IPv6.
-fn listen(identity: &Identity, named: Option<SocketAddr>) -> anyhow::Result<Endpoint> {
+fn listen(named: Option<SocketAddr>) -> anyhow::Result<UdpSocket> {
     let first = named.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into());
-    let (address, bound) = match endpoint::server(identity, first) {
+    let (address, bound) = match endpoint::socket(first) {
         Err(error) if named.is_none() && no_ipv6(&error) => {
             let second = (Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into();
-            (second, endpoint::server(identity, second))
+            (second, endpoint::socket(second))
         }
         other => (first, other),
     };

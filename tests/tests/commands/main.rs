@@ -12,6 +12,7 @@ use lacuna_tests::sandbox::Sandbox;
 use lacuna_tests::server::Server;
 use serde::Deserialize;
 
+mod confine;
 mod create;
 mod punch;
 mod read_only;

@@ -22,15 +22,20 @@ use crate::limits::{
 };
 
 /// An endpoint that accepts sessions at `listen`.
+pub fn server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoint> {
+    server_on(identity, socket(listen)?)
+}
+
+/// An endpoint that accepts sessions on a bound [`socket`].
 ///
 /// The keys for stateless resets and connection ids are derived from the identity, so that a client
 /// whose server was restarted is told at once instead of waiting for its idle timeout.
-pub fn server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoint> {
+pub fn server_on(identity: &Identity, socket: UdpSocket) -> io::Result<Endpoint> {
     let (endpoint, config) = server_config(identity)?;
-    bind(listen, endpoint, Some(config))
+    open(TokioRuntime.wrap_udp_socket(socket)?, endpoint, Some(config))
 }
 
-/// As [`server`], over a socket that is not one of this host; what is random in it, but for keys, follows from
+/// As [`server_on`], over a socket that is not one of this host; what is random in it, but for keys, follows from
 /// `seed`.
 pub fn server_over(
     identity: &Identity,
@@ -77,7 +82,8 @@ pub fn client(server: SocketAddr) -> io::Result<Endpoint> {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    bind(local, EndpointConfig::default(), None)
+    let socket = TokioRuntime.wrap_udp_socket(socket(local)?)?;
+    open(socket, EndpointConfig::default(), None)
 }
 
 /// As [`client`], over a socket that is not one of this host; as with [`server_over`].
@@ -118,14 +124,6 @@ fn transport() -> TransportConfig {
     transport
 }
 
-fn bind(
-    local: SocketAddr,
-    config: EndpointConfig,
-    server: Option<quinn::ServerConfig>,
-) -> io::Result<Endpoint> {
-    open(TokioRuntime.wrap_udp_socket(socket(local)?)?, config, server)
-}
-
 fn open(
     socket: Arc<dyn AsyncUdpSocket>,
     mut config: EndpointConfig,
@@ -138,7 +136,7 @@ fn open(
 }
 
 /// A bound socket with large buffers: beyond the system's limit where we may, up to it otherwise.
-fn socket(local: SocketAddr) -> io::Result<UdpSocket> {
+pub fn socket(local: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(local)?;
     let receive = sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)
         .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES));

@@ -4,7 +4,7 @@
 //! sample right here, so that what does not shrink is never handed over; the rest is done on the blocking pool, by
 //! as many threads at once as the machine has cores: the pool keeps room for storage, and memory its bound.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use quinn::Connection;
@@ -19,6 +19,13 @@ use crate::wire::codec::{Codec, Offer};
 /// Payloads up to this length are packed and unpacked at once: 30 µs at most on a machine of 2020.
 const AT_ONCE_BYTES_MAX: usize = 16 << 10;
 
+/// Cores that this process may use. Looked up once, the first time: quotas are in files that a confined daemon does
+/// not reach.
+pub fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 /// See the module. A server has one for all sessions, a client one for each.
 #[derive(Debug)]
 pub struct Packing {
@@ -28,10 +35,9 @@ pub struct Packing {
 
 impl Default for Packing {
     fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             contexts: Arc::default(),
-            free: Arc::new(Semaphore::new(threads)),
+            free: Arc::new(Semaphore::new(cores())),
         }
     }
 }

@@ -36,6 +36,13 @@ impl Fifo {
         let failed = |errno| Error::os(format!("cannot make the pipe {}", path.display()), errno);
         match rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
             Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
+                let text = format!(
+                    "cannot make the pipe {0}: make it with mkfifo {0}, for the user that lacunad runs as",
+                    path.display()
+                );
+                return Err(Error::os(text, errno));
+            }
             Err(errno) => return Err(failed(errno)),
         }
         let stat = rustix::fs::stat(path).map_err(failed)?;

@@ -31,12 +31,9 @@ impl FromStr for NamedPath {
     }
 }
 
-/// Opens the devices and starts to look for their zeros.
-pub(super) fn devices(
-    asked: &[NamedPath],
-    read_only: bool,
-) -> anyhow::Result<BTreeMap<NodeName, Arc<dyn NamedVolume>>> {
-    let mut volumes: BTreeMap<NodeName, Arc<dyn NamedVolume>> = BTreeMap::new();
+/// Opens the devices.
+pub(super) fn open(asked: &[NamedPath], read_only: bool) -> anyhow::Result<BTreeMap<NodeName, Device>> {
+    let mut volumes = BTreeMap::new();
     let mut names_by_number = BTreeMap::new();
     for NamedPath { name, path } in asked {
         anyhow::ensure!(
@@ -51,10 +48,21 @@ pub(super) fn devices(
                 path.display()
             );
         }
-        let mut device = Device::open(name, path, read_only)?;
-        device.search_in_background()?;
+        let device = Device::open(name, path, read_only)?;
         tracing::info!(volume = %name, device = %path.display(), "serving a device");
-        volumes.insert(name.clone(), Arc::new(device));
+        volumes.insert(name.clone(), device);
+    }
+    Ok(volumes)
+}
+
+/// Starts to look for the zeros of the devices.
+pub(super) fn search(
+    devices: BTreeMap<NodeName, Device>,
+) -> anyhow::Result<BTreeMap<NodeName, Arc<dyn NamedVolume>>> {
+    let mut volumes: BTreeMap<NodeName, Arc<dyn NamedVolume>> = BTreeMap::new();
+    for (name, mut device) in devices {
+        device.search_in_background()?;
+        volumes.insert(name, Arc::new(device));
     }
     Ok(volumes)
 }
