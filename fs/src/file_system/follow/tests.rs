@@ -1,6 +1,6 @@
 //! Very many open volumes after a reconnect.
 
-use lacuna_transport::id::NodeId;
+use lacuna_transport::id::{Generation, NodeId};
 use lacuna_transport::limits::SESSION_HANDLES_MAX;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
@@ -109,7 +109,11 @@ async fn a_look_that_fails_is_made_again() {
     // Events go on being taken in.
     let attr = fs.open_attr(opens[4]).unwrap();
     let change = Change {
-        attr: lacuna_transport::attr::Attr { size: 9, ..attr },
+        attr: lacuna_transport::attr::Attr {
+            size: 9,
+            generation: Generation(attr.generation.0 + 1),
+            ..attr
+        },
         range: ByteRange::ALL,
     };
     events.send(Event::Changed(change)).await.unwrap();

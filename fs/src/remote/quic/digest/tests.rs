@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lacuna_transport::attr::{Attr, NodeKind, Timestamp};
 use lacuna_transport::digest::Hashing;
 use lacuna_transport::id::{BootId, Handle, InstanceId, NodeId};
+use lacuna_transport::limits::SESSION_WINDOW_BYTES;
 use lacuna_transport::path::NodePath;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::frames::{self, Traffic};
@@ -66,6 +67,7 @@ fn attr() -> Attr {
 /// Serves one session after the other. Ends with the connection.
 async fn serve(connection: Connection, script: Arc<Script>, features: Features) -> Option<()> {
     let traffic = Traffic::default();
+    endpoint::admit(&connection, SESSION_WINDOW_BYTES);
     let (mut send, mut receive) = connection.accept_bi().await.ok()?;
     let hello = frames::read_header(&mut receive, &traffic, Sender::Client)
         .await
