@@ -187,10 +187,10 @@ async fn serve(
 /// Binds where told; without that on all addresses, of IPv4 only where there is no IPv6.
 fn listen(identity: &Identity, named: Option<SocketAddr>) -> anyhow::Result<Endpoint> {
     let first = named.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into());
-    let (address, bound) = match endpoint::server(identity, first) {
+    let (address, bound) = match endpoint::gated_server(identity, first) {
         Err(error) if named.is_none() && no_ipv6(&error) => {
             let second = (Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into();
-            (second, endpoint::server(identity, second))
+            (second, endpoint::gated_server(identity, second))
         }
         other => (first, other),
     };

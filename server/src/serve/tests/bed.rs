@@ -74,7 +74,7 @@ impl Bed {
         bounds: Bounds,
     ) -> Self {
         let identity = Identity::generate();
-        let endpoint = endpoint::server(&identity, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let endpoint = endpoint::gated_server(&identity, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = endpoint.local_addr().unwrap();
         let server = Server::with_bounds(backend, state.path().to_owned(), read_only, bounds).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
