@@ -53,6 +53,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file_system::FileSystem;
 use crate::file_system::follow::{follow, tend};
 use crate::location::Location;
+use crate::memory::Division;
 use crate::mount_options::TIMEOUT_DEFAULT;
 pub use crate::remote::Access;
 use crate::remote::Remote;
@@ -122,7 +123,8 @@ impl Client {
     /// As [`Self::connect`]; the path of the location is not used.
     pub async fn connect_to(location: &Location, options: Options) -> Result<Self> {
         let state = StateDir::find(options.state.clone())?;
-        let (link, events) = connect::connect(&state, location, options.compress).await?;
+        let (link, events) =
+            connect::connect(&state, location, options.compress, &Division::default()).await?;
         let mut client = Self::over(QuicRemote::new(Arc::clone(&link)), &options);
         client.link = Some(link);
         client.background.spawn(follow(Arc::clone(&client.fs), events));

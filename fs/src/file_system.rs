@@ -99,7 +99,8 @@ impl<R: Remote> IdleMaps<R> {
         self.by_age.put(id, (Arc::clone(volume), runs));
         self.runs += runs;
         let mut dropped = Vec::new();
-        while self.runs > IDLE_MAP_RUNS_MAX || self.by_age.len() > IDLE_MAPS_MAX {
+        let runs_max = IDLE_MAP_RUNS_MAX.min(volume.map_runs_most() / 2);
+        while self.runs > runs_max || self.by_age.len() > IDLE_MAPS_MAX {
             let Some((_, (oldest, runs))) = self.by_age.pop_lru() else {
                 break;
             };

@@ -24,6 +24,7 @@ pub mod file_system;
 #[cfg(feature = "fuse")]
 pub mod fuse;
 pub mod location;
+pub mod memory;
 pub mod mount_options;
 pub mod namespace;
 pub mod overlay;

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use crate::compress::Compress;
+use crate::memory::Division;
 use crate::size;
 use crate::volume::shared::{DetectZeroes, Settings};
 
-/// Default of `cache=`.
-pub const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
-/// Smallest `cache=`: a few of the largest reads must fit at once.
-pub const CACHE_BYTES_MIN: u64 = 8 << 20;
 /// Smallest `dirty=`: a few of the largest writes must fit at once.
 pub const DIRTY_BYTES_MIN: u64 = 4 << 20;
 /// Default of `timeout=`.
@@ -17,7 +14,8 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountOptions {
-    pub cache_bytes: u64,
+    /// What follows from `memory=` and `cache=`.
+    pub memory: Division,
     /// `None` is `hard`.
     pub timeout: Option<Duration>,
     /// Users other than the one who mounts may use it; the default for root.
@@ -33,7 +31,7 @@ pub struct MountOptions {
 impl Default for MountOptions {
     fn default() -> Self {
         Self {
-            cache_bytes: CACHE_BYTES_DEFAULT,
+            memory: Division::default(),
             timeout: Some(TIMEOUT_DEFAULT),
             allow_other: None,
             noexec: false,
@@ -49,6 +47,7 @@ impl MountOptions {
     /// Parses comma-separated options. What belongs to mount(8), fstab or systemd is skipped.
     pub fn parse(lists: &[String]) -> Result<Self, String> {
         let mut options = Self::default();
+        let (mut memory_bytes, mut cache_bytes) = (None, None);
         for option in lists
             .iter()
             .flat_map(|list| list.split(','))
@@ -60,13 +59,10 @@ impl MountOptions {
             };
             match (name, value) {
                 ("cache", Some(value)) => {
-                    options.cache_bytes = size::parse(value).map_err(|error| format!("-o cache: {error}"))?;
-                    if options.cache_bytes < CACHE_BYTES_MIN {
-                        return Err(format!(
-                            "-o cache={value} is too small: at least {}",
-                            size::human(CACHE_BYTES_MIN)
-                        ));
-                    }
+                    cache_bytes = Some(size::parse(value).map_err(|error| format!("-o cache: {error}"))?);
+                }
+                ("memory", Some(value)) => {
+                    memory_bytes = Some(size::parse(value).map_err(|error| format!("-o memory: {error}"))?);
                 }
                 ("dirty", Some(value)) => {
                     let bytes = size::parse(value).map_err(|error| format!("-o dirty: {error}"))?;
@@ -105,18 +101,19 @@ impl MountOptions {
                 (name, _) if is_foreign(name) => {}
                 _ => {
                     return Err(format!(
-                        "-o {option} is not known: there are cache=SIZE, dirty=SIZE, detect-zeroes=off|on|unmap, compress=auto|none|zstd|lz4, timeout=SECS, hard, allow_other, noallow_other, ro, rw, noexec"
+                        "-o {option} is not known: there are memory=SIZE, cache=SIZE, dirty=SIZE, detect-zeroes=off|on|unmap, compress=auto|none|zstd|lz4, timeout=SECS, hard, allow_other, noallow_other, ro, rw, noexec"
                     ));
                 }
             }
         }
+        options.memory = Division::of(memory_bytes, cache_bytes)?;
         if let Some(bytes) = options.dirty_bytes
-            && bytes > options.cache_bytes / 2
+            && bytes > options.memory.cache_bytes / 2
         {
             return Err(format!(
                 "-o dirty={}: at most half of the cache ({}): make it smaller, or add cache=SIZE",
                 size::human(bytes),
-                size::human(options.cache_bytes)
+                size::human(options.memory.cache_bytes)
             ));
         }
         Ok(options)
@@ -124,10 +121,11 @@ impl MountOptions {
 
     /// What of this concerns the file system.
     pub fn settings(&self) -> Settings {
-        let settings = Settings::new(self.cache_bytes, self.timeout);
+        let settings = Settings::new(self.memory.cache_bytes, self.timeout);
         Settings {
             dirty_bytes_max: self.dirty_bytes.unwrap_or(settings.dirty_bytes_max),
             detect_zeroes: self.detect_zeroes,
+            map_runs_max: self.memory.map_runs_max,
             ..settings
         }
     }
@@ -187,8 +185,10 @@ mod tests {
     #[test]
     fn options_are_taken_and_foreign_ones_skipped() {
         let options = parse("cache=64M,timeout=5,_netdev,nofail,x-systemd.automount,ro").unwrap();
-        assert_eq!(options.cache_bytes, 64 << 20);
+        assert_eq!(options.memory.cache_bytes, 64 << 20);
         assert_eq!(options.timeout, Some(Duration::from_secs(5)));
+        let memory = parse("memory=128M").unwrap().memory;
+        assert!(memory.cache_bytes < 128 << 20 && memory != Division::default());
         assert_eq!(parse("hard").unwrap().timeout, None);
         assert_eq!(parse("compress=lz4").unwrap().compress, Compress::Lz4);
         assert_eq!(parse("").unwrap(), MountOptions::default());
@@ -199,6 +199,8 @@ mod tests {
         for (bad, word) in [
             ("cache=1M", "8 MiB"),
             ("cache=x", "size"),
+            ("memory=8M", "48 MiB"),
+            ("memory=128M,cache=128M", "memory= larger"),
             ("timeout=0", "timeout"),
             ("nonsense", "nonsense"),
             ("dirty=1M", "4 MiB"),

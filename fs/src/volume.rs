@@ -40,6 +40,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 use self::flight::Flight;
+use self::shared::MapRuns;
 pub use self::shared::Shared;
 use self::write_back::WriteBack;
 use crate::cache::CacheKey;
@@ -61,6 +62,8 @@ struct State {
     /// The run of the server that told of the base.
     base_run: Option<BootId>,
     map: ExtentMap,
+    /// Its runs when the runs of all maps were counted last.
+    map_runs_counted: usize,
     /// Pages of the map on their way, and what this client changed meanwhile.
     map_fetches: usize,
     changed_meanwhile: RunMap<bool>,
@@ -173,6 +176,12 @@ impl State {
         }
     }
 
+    /// Counts the runs of the map with those of all others.
+    fn count_map(&mut self, all: &MapRuns) {
+        let now = self.map.runs_held();
+        all.recount(std::mem::replace(&mut self.map_runs_counted, now), now);
+    }
+
     /// This client changed `range` of the map.
     fn note_map_change(&mut self, range: ByteRange) {
         if self.map_fetches > 0 {
@@ -191,6 +200,7 @@ impl<R: Remote> Volume<R> {
             base: attr.base,
             base_run: shared.remote.boot_now(),
             map: ExtentMap::new(attr.size),
+            map_runs_counted: 0,
             map_fetches: 0,
             changed_meanwhile: RunMap::new(false),
             flights: Vec::new(),
@@ -377,12 +387,18 @@ impl<R: Remote> Volume<R> {
         last
     }
 
+    /// Runs that the maps of all volumes may hold.
+    pub fn map_runs_most(&self) -> usize {
+        self.shared.map_runs.most()
+    }
+
     /// Drops the map of a closed volume.
     pub fn forget_map(&self) {
         let mut state = self.state.lock();
         if state.opens == 0 && state.back.overlay.is_empty() {
             state.map = ExtentMap::new(state.attr.size);
         }
+        state.count_map(&self.shared.map_runs);
     }
 
     /// Takes in attributes that were asked for.
@@ -527,6 +543,8 @@ impl<R: Remote> Drop for Opening<'_, R> {
 impl<R: Remote> Drop for Volume<R> {
     fn drop(&mut self) {
         self.shared.cache.remove(self.key, ByteRange::ALL);
+        let counted = self.state.get_mut().map_runs_counted;
+        self.shared.map_runs.recount(counted, 0);
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use crate::compress::Compress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
+use crate::memory::Division;
 use crate::remote::address::refusal;
 use crate::remote::link::{Event, Link};
 use crate::remote::session::Target;
@@ -20,6 +21,7 @@ pub async fn connect(
     state: &StateDir,
     location: &Location,
     compress: Compress,
+    memory: &Division,
 ) -> Result<(Arc<Link>, mpsc::Receiver<Event>)> {
     let name = location.server();
     let pin = state.trusted(&name)?;
@@ -31,7 +33,8 @@ pub async fn connect(
     let unknown = format!("cannot find the host '{}': check the name", location.host);
     let mut failure = Error::new(ErrorKind::Disconnected, unknown);
     for address in addresses {
-        let (client, shown) = endpoint::client_config(&identity, pin);
+        let (receive, send) = (memory.receive_window_bytes, memory.send_window_bytes);
+        let (client, shown) = endpoint::client_config_within(&identity, pin, receive, send);
         let target = Target {
             instance,
             name: name.clone(),

@@ -7,6 +7,7 @@ use crate::client::connect::connect;
 use crate::compress::Compress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
+use crate::memory::Division;
 use crate::remote::quic::QuicRemote;
 use crate::state::StateDir;
 
@@ -20,7 +21,7 @@ pub(super) fn ask<T>(
     let location = Location::parse(location).map_err(anyhow::Error::msg)?;
     let state = StateDir::find(global.state.clone())?;
     block_on(async {
-        let (link, _events) = connect(&state, &location, Compress::Auto).await?;
+        let (link, _events) = connect(&state, &location, Compress::Auto, &Division::default()).await?;
         let remote = QuicRemote::new(link);
         let result = with_deadline(tokio::time::timeout(deadline, request(&remote, &location)).await);
         remote.link().close_and_wait().await;

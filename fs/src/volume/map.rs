@@ -15,8 +15,8 @@ use crate::overlay::Content;
 use crate::remote::{Remote, UnitRange};
 use crate::run_map::RunMap;
 
-/// Most runs of one volume's map: about 20 bytes each. What does not fit stays unknown.
-pub const MAP_RUNS_MAX: usize = 64 << 20;
+/// What a volume may hold whatever the others do: the page that a seek waits for, and then some.
+const MAP_RUNS_MIN: usize = 16 << 10;
 /// How often a map is begun anew because the volume changed under it, before the error is passed on.
 const RESTARTS_MAX: u32 = 8;
 
@@ -140,10 +140,7 @@ impl<R: Remote> Volume<R> {
                 Some(Taken::Applied) if self.state.lock().map.first_unknown(offset) != Some(offset) => {
                     return Ok(());
                 }
-                Some(Taken::Full) => {
-                    let text = format!("the map of {} has more than {MAP_RUNS_MAX} extents", self.path());
-                    return Err(Error::new(ErrorKind::Exhausted, text));
-                }
+                Some(Taken::Full) => self.make_room(),
                 // The volume changed, or ends before the offset now: look again with fresh attributes.
                 Some(Taken::Applied | Taken::Outdated) | None => self.resync().await?,
             }
@@ -196,7 +193,8 @@ impl<R: Remote> Volume<R> {
         if page.generation != state.base {
             return Taken::Outdated;
         }
-        if state.map.runs_held() + page.extents().len() > MAP_RUNS_MAX {
+        let runs = page.extents().len();
+        if self.shared.map_runs.are_full(runs) && state.map.runs_held() + runs > MAP_RUNS_MIN {
             return Taken::Full;
         }
         let state = &mut *state;
@@ -217,7 +215,16 @@ impl<R: Remote> Volume<R> {
             state.map.fill_beyond(page.size);
         }
         state.overlay_on_map(page.range);
+        state.count_map(&self.shared.map_runs);
         Taken::Applied
+    }
+
+    /// Forgets the map but for what this client wrote: what is asked for next finds room in it.
+    fn make_room(&self) {
+        let mut state = self.state.lock();
+        state.map.forget(ByteRange::ALL);
+        state.overlay_on_map(ByteRange::ALL);
+        state.count_map(&self.shared.map_runs);
     }
 
     fn fetching_map(&self) -> MapFetch<'_, R> {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lacuna_transport::id::NodeId;
@@ -20,6 +20,7 @@ use crate::cache::budget::Budget;
 use crate::cache::{BlockCache, CacheKey, PAGE_BYTES};
 use crate::counters::Counters;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::Division;
 use crate::overlay::buffer::DirtyShare;
 use crate::remote::Remote;
 
@@ -44,6 +45,8 @@ pub struct Settings {
     /// How long one operation may take in all; `None` waits for ever (`-o hard`).
     pub deadline: Option<Duration>,
     pub detect_zeroes: DetectZeroes,
+    /// Runs of extent maps held, all volumes together.
+    pub map_runs_max: usize,
 }
 
 impl Settings {
@@ -54,7 +57,40 @@ impl Settings {
             dirty_bytes_max: cache_bytes_max / 2,
             deadline,
             detect_zeroes: DetectZeroes::Off,
+            map_runs_max: Division::default().map_runs_max,
         }
+    }
+}
+
+/// Counts the runs of all extent maps against their bound.
+#[derive(Debug)]
+pub struct MapRuns {
+    held: AtomicUsize,
+    most: usize,
+}
+
+impl MapRuns {
+    fn new(most: usize) -> Self {
+        Self {
+            held: AtomicUsize::new(0),
+            most,
+        }
+    }
+
+    /// Most of them.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// True if `more` would be too many.
+    pub(super) fn are_full(&self, more: usize) -> bool {
+        self.held.load(Ordering::Relaxed).saturating_add(more) > self.most
+    }
+
+    /// A map has `now` runs and was counted with `before`.
+    pub(super) fn recount(&self, before: usize, now: usize) {
+        self.held.fetch_add(now, Ordering::Relaxed);
+        self.held.fetch_sub(before, Ordering::Relaxed);
     }
 }
 
@@ -70,6 +106,8 @@ pub struct Shared<R: Remote> {
     pub waiting: Waiting,
     pub deadline: Option<Duration>,
     pub detect_zeroes: DetectZeroes,
+    /// Runs of the extent maps of all volumes.
+    pub map_runs: MapRuns,
     /// Pages that reads which wait may pin at once: half of the budget. What a read has gathered stays
     /// pinned while it waits for the rest, so without this bound many reads could hold all of the budget
     /// and wait for each other.
@@ -104,6 +142,7 @@ impl<R: Remote> Shared<R> {
             waiting: Waiting::default(),
             deadline: settings.deadline,
             detect_zeroes: settings.detect_zeroes,
+            map_runs: MapRuns::new(settings.map_runs_max),
             keys: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             unsettled: Mutex::default(),

@@ -410,3 +410,37 @@ proptest! {
         });
     }
 }
+
+/// A map that has no room is not all known, and every seek is right all the same.
+#[tokio::test]
+async fn a_map_larger_than_its_memory_is_sought_in_parts() {
+    const EXTENTS: u64 = 60_000;
+    let remote = MemoryRemote::default();
+    remote.change(&path(), |content| {
+        content.size = EXTENTS * 2 * UNIT_BYTES;
+        (0..EXTENTS).for_each(|number| content.write(at(number * 2 * UNIT_BYTES, UNIT_BYTES), 1));
+    });
+    let settings = Settings {
+        map_runs_max: 30_000,
+        ..Settings::new(CACHE, Some(Duration::from_secs(20)))
+    };
+    let fs = Arc::new(FileSystem::new(remote.clone(), NodePath::root(), settings));
+    let name = NodeName::new(b"v").unwrap();
+    let attr = fs.lookup(NodeId::ROOT, &name).await.unwrap();
+    let (open, _) = fs.open(attr.id, Access::Read).await.unwrap();
+    settle(&fs).await;
+    // There and back again, and as far as anybody goes at once.
+    for number in (0..EXTENTS).step_by(7).chain((0..EXTENTS).rev().step_by(1009)) {
+        let hole = (number * 2 + 1) * UNIT_BYTES;
+        let next = if number + 1 < EXTENTS {
+            fs.seek(open, hole, Whence::Data).await.unwrap()
+        } else {
+            hole + UNIT_BYTES
+        };
+        assert_eq!(next, hole + UNIT_BYTES);
+        assert_eq!(fs.seek(open, hole - 1, Whence::Hole).await.unwrap(), hole);
+        let runs: usize = fs.open_volumes().iter().map(|volume| volume.map_runs()).sum();
+        assert!(runs <= 30_000 + 10_000, "{runs} runs are held");
+    }
+    fs.close(open);
+}

@@ -1,5 +1,6 @@
 //! A server in this process, and a client that speaks the protocol by hand: also wrongly.
 
+mod arbitrary;
 mod bed;
 mod bounds;
 mod changes;

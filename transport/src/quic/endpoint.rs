@@ -31,7 +31,7 @@ pub fn server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoint> {
 /// The keys for stateless resets and connection ids are derived from the identity, so that a client
 /// whose server was restarted is told at once instead of waiting for its idle timeout.
 pub fn server_on(identity: &Identity, socket: UdpSocket) -> io::Result<Endpoint> {
-    let (endpoint, config) = server_config(identity)?;
+    let (endpoint, config) = server_config(identity, UNADMITTED)?;
     open(TokioRuntime.wrap_udp_socket(socket)?, endpoint, Some(config))
 }
 
@@ -42,19 +42,36 @@ pub fn server_over(
     socket: Arc<dyn AsyncUdpSocket>,
     seed: [u8; 32],
 ) -> io::Result<Endpoint> {
-    let (mut endpoint, config) = server_config(identity)?;
+    let (mut endpoint, config) = server_config(identity, UNADMITTED)?;
     endpoint.rng_seed(Some(seed));
     open(socket, endpoint, Some(config))
 }
 
-fn server_config(identity: &Identity) -> io::Result<(EndpointConfig, quinn::ServerConfig)> {
+/// An endpoint at `listen` whose connections may use all lanes and a whole window at once: for peers that are not
+/// hostile.
+pub fn open_server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoint> {
+    let (endpoint, config) = server_config(identity, (LANES_MAX + 1, SESSION_WINDOW_BYTES))?;
+    open(
+        TokioRuntime.wrap_udp_socket(socket(listen)?)?,
+        endpoint,
+        Some(config),
+    )
+}
+
+/// Streams and receive window of a connection until [`admit`] is called for it: the control stream, and a hello.
+const UNADMITTED: (u32, u32) = (1, UNADMITTED_WINDOW_BYTES);
+
+fn server_config(
+    identity: &Identity,
+    (streams, window_bytes): (u32, u32),
+) -> io::Result<(EndpointConfig, quinn::ServerConfig)> {
     let crypto = QuicServerConfig::try_from(tls::server_config(identity)).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let mut transport = transport();
-    // Until the client was found on the allow list: its control stream, and room for a hello.
-    transport.max_concurrent_bidi_streams(VarInt::from_u32(1));
+    // Of a client: its lanes, and the control stream. Of the server: one event stream.
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(streams));
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
-    transport.receive_window(VarInt::from_u32(UNADMITTED_WINDOW_BYTES));
+    transport.receive_window(VarInt::from_u32(window_bytes));
     config.transport_config(Arc::new(transport));
     config.max_incoming(HANDSHAKES_MAX);
     // Packets of clients that nobody has looked at yet: the rest of a first flight.
@@ -96,6 +113,16 @@ pub fn client_over(socket: Arc<dyn AsyncUdpSocket>, seed: [u8; 32]) -> io::Resul
 /// What a client connects with: its identity, and the one server key it accepts. The second value tells
 /// which key the server showed.
 pub fn client_config(identity: &Identity, pin: KeyId) -> (quinn::ClientConfig, ShownKey) {
+    client_config_within(identity, pin, SESSION_WINDOW_BYTES, SEND_WINDOW_BYTES)
+}
+
+/// The same with other windows: what the server may send ahead, and what is kept until it has acknowledged it.
+pub fn client_config_within(
+    identity: &Identity,
+    pin: KeyId,
+    receive_window_bytes: u32,
+    send_window_bytes: u64,
+) -> (quinn::ClientConfig, ShownKey) {
     let (tls, shown) = tls::client_config(identity, pin);
     let crypto = QuicClientConfig::try_from(tls).expect("TLS 1.3 has a QUIC cipher");
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
@@ -103,6 +130,8 @@ pub fn client_config(identity: &Identity, pin: KeyId) -> (quinn::ClientConfig, S
     transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
     transport.max_concurrent_uni_streams(VarInt::from_u32(1));
     transport.keep_alive_interval(Some(KEEP_ALIVE));
+    transport.receive_window(VarInt::from_u32(receive_window_bytes));
+    transport.send_window(send_window_bytes);
     config.transport_config(Arc::new(transport));
     (config, shown)
 }

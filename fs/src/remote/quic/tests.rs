@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 use lacuna_transport::attr::{NodeKind, Timestamp};
 use lacuna_transport::compression::Contexts;
 use lacuna_transport::id::InstanceId;
-use lacuna_transport::limits::SESSION_WINDOW_BYTES;
 use lacuna_transport::quic::frames::{self, Traffic};
 use lacuna_transport::quic::identity::Identity;
 use lacuna_transport::quic::{endpoint, tls};
@@ -71,7 +70,6 @@ impl Peer {
     }
 
     async fn serve(self: Arc<Self>, connection: quinn::Connection) {
-        endpoint::admit(&connection, SESSION_WINDOW_BYTES);
         while let Ok((mut send, mut receive)) = connection.accept_bi().await {
             let peer = Arc::clone(&self);
             tokio::spawn(async move {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use lacuna_transport::attr::{Attr, NodeKind, Timestamp};
 use lacuna_transport::digest::Hashing;
 use lacuna_transport::id::{BootId, Handle, InstanceId, NodeId};
-use lacuna_transport::limits::SESSION_WINDOW_BYTES;
 use lacuna_transport::path::NodePath;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::frames::{self, Traffic};
@@ -67,7 +66,6 @@ fn attr() -> Attr {
 /// Serves one session after the other. Ends with the connection.
 async fn serve(connection: Connection, script: Arc<Script>, features: Features) -> Option<()> {
     let traffic = Traffic::default();
-    endpoint::admit(&connection, SESSION_WINDOW_BYTES);
     let (mut send, mut receive) = connection.accept_bi().await.ok()?;
     let hello = frames::read_header(&mut receive, &traffic, Sender::Client)
         .await
@@ -141,7 +139,7 @@ async fn ask(
         ..Script::default()
     });
     let (server, own) = (Identity::generate(), Identity::generate());
-    let listening = endpoint::server(&server, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listening = endpoint::open_server(&server, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = listening.local_addr().unwrap();
     tokio::spawn(accept(listening, Arc::clone(&script), features));
     let (client, shown) = endpoint::client_config(&own, server.id());
