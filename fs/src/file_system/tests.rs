@@ -390,13 +390,18 @@ async fn a_cut_that_was_flushed_does_not_cut_what_was_flushed_with_it() {
     cut(100).await;
     write(&fs, open, 100, &[2; 3000]).await.unwrap();
     fs.drain(open).await.unwrap();
-    // The next cut comes while a flush is under way.
+    // The next cut is answered before a flush that is under way.
     remote.delay(Delays {
         answer: Duration::from_millis(10),
         ..Delays::default()
     });
-    let (flushed, _) = tokio::join!(fs.flush(open, true), cut(2000));
-    flushed.unwrap();
+    let flushing = async { fs.flush(open, true).await.unwrap() };
+    let cutting = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        remote.delay(Delays::default());
+        cut(2000).await;
+    };
+    tokio::join!(flushing, cutting);
     remote.crash();
     fs.flush(open, true).await.unwrap();
     let content = remote.content(&path("v")).unwrap();
