@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests that take many minutes: tools that read and digest 100 GiB of holes, a server that is killed a thousand
-# times under a writer, the model with many seeds, and the suites of others at length. Not part of test.sh.
+# times under a writer, the simulation and the model with many seeds, and the suites of others at length. Not part of test.sh.
 #
 # Usage: scripts/long.sh   (after scripts/test.sh, which installs what both need)
 set -euo pipefail
@@ -18,6 +18,9 @@ LACUNA_KILLS=1000 cargo test --profile test-fast -p lacuna-tests --test crash --
 
 say "write-back in virtual time: 100,000 random runs through crashes and lost answers"
 PROPTEST_CASES=100000 cargo test --release -p lacuna --lib --locked -- equals_an_array_through
+
+say "the simulation: 100,000 seeds"
+LACUNA_SIM_SEEDS=100000 cargo test --profile test-fast -p lacuna-tests --test sim --locked -- --test-threads=2 --nocapture nothing_is_lost
 
 say "the model with other seeds"
 for seed in $(seq 1001 1020); do

@@ -424,7 +424,12 @@ impl<R: Remote> Volume<R> {
         let ours = attr.base == state.attr.generation && state.attr.base == state.base;
         let (foreign, range, theirs) = match told {
             Told::Answer if state.followed && attr.base < state.base => return,
-            Told::Answer => (attr.base != state.base && !ours, ByteRange::ALL, ByteRange::ALL),
+            Told::Answer if state.followed => {
+                (attr.base != state.base && !ours, ByteRange::ALL, ByteRange::ALL)
+            }
+            // The first look in a session: what seems to be somebody else's may be ours, if the answer was lost. So
+            // what the server has of ours stays until it is flushed.
+            Told::Answer => (attr.base != state.base && !ours, ByteRange::ALL, ByteRange::EMPTY),
             Told::Event(range) if state.followed => (attr.base > state.base, range, range),
             // Others before it may have been missed.
             Told::Event(range) => (true, ByteRange::ALL, range),
@@ -452,10 +457,10 @@ impl<R: Remote> Volume<R> {
         // An event may come after answers to changes that we made since.
         let size = if newer { attr.size } else { state.attr.size };
         let resized = size != state.attr.size;
-        let (range, theirs) = if resized {
-            (ByteRange::ALL, ByteRange::ALL)
-        } else {
-            (range, theirs)
+        let (range, theirs) = match resized {
+            true if theirs.is_empty() => (ByteRange::ALL, beyond(size)),
+            true => (ByteRange::ALL, ByteRange::ALL),
+            false => (range, theirs),
         };
         if range.is_empty() && state.kernel_base == Some(state.base) {
             // Only names or attributes: the pages are still good.
@@ -521,6 +526,10 @@ impl<R: Remote> Volume<R> {
         drop(state);
         drop(unbound);
     }
+}
+
+fn beyond(size: u64) -> ByteRange {
+    ByteRange::ALL.split_at(size).1
 }
 
 /// An open under way, also one that is given up.

@@ -357,6 +357,59 @@ async fn a_cut_that_is_made_again_leaves_what_was_written_since() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_whose_answer_was_lost_is_not_taken_for_that_of_somebody_else() {
+    let remote = MemoryRemote::default();
+    let (fs, _, open) = created(&remote).await;
+    write(&fs, open, 0, &[1; 4096]).await.unwrap();
+    fs.drain(open).await.unwrap();
+    remote.lose_answers(1);
+    write(&fs, open, 4096, &[2; 4096]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    // In the next session all that was before it is the base.
+    let volume = Arc::clone(&fs.open_volumes()[0]);
+    volume.unfollow();
+    let attr = remote.stat(&path("v")).await.unwrap();
+    volume.update(Attr {
+        base: attr.generation,
+        ..attr
+    });
+    fs.drain(open).await.unwrap();
+    remote.crash();
+    fs.flush(open, true).await.unwrap();
+    let content = remote.content(&path("v")).unwrap();
+    let expected = [vec![1; 4096], vec![2; 4096]].concat();
+    assert_eq!(content.bytes(ByteRange::up_to(content.size)), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_that_was_flushed_does_not_cut_what_was_flushed_with_it() {
+    let remote = MemoryRemote::default();
+    let (fs, id, open) = created(&remote).await;
+    write(&fs, open, 0, &[1; 8192]).await.unwrap();
+    let cut = async |size| fs.set_attr(id, Some(size), NewAttr::default()).await.unwrap();
+    cut(100).await;
+    write(&fs, open, 100, &[2; 3000]).await.unwrap();
+    fs.drain(open).await.unwrap();
+    // The next cut is answered before a flush that is under way.
+    remote.delay(Delays {
+        answer: Duration::from_millis(10),
+        ..Delays::default()
+    });
+    let flushing = async { fs.flush(open, true).await.unwrap() };
+    let cutting = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        remote.delay(Delays::default());
+        cut(2000).await;
+    };
+    tokio::join!(flushing, cutting);
+    remote.crash();
+    fs.flush(open, true).await.unwrap();
+    let content = remote.content(&path("v")).unwrap();
+    let expected = [vec![1; 100], vec![2; 1900]].concat();
+    assert_eq!(content.bytes(ByteRange::up_to(content.size)), expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn dribbles_become_large_requests() {
     let remote = MemoryRemote::default();
     let (fs, _, open) = created(&remote).await;

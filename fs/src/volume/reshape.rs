@@ -161,8 +161,14 @@ impl<R: Remote> Volume<R> {
                 format!("{size} bytes for {}", self.path()),
             ));
         }
-        let _alone = self.gate.write().await;
-        self.resize_alone(size).await
+        let alone = self.gate.write().await;
+        self.resize_alone(size).await?;
+        drop(alone);
+        let flush_now = self.state.lock().back.cuts.are_many();
+        if flush_now {
+            self.flush(true).await?;
+        }
+        Ok(())
     }
 
     /// The caller holds the gate.

@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::refused::Refused;
-use super::unflushed::{ByOthers, Unflushed};
+use super::unflushed::{ByOthers, Cuts, Unflushed};
 use super::{Shared, State, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::BLOCK_BYTES;
@@ -61,8 +61,7 @@ pub(super) struct WriteBack {
     boot: Option<BootId>,
     /// Another run has not been told of sizes and reservations yet.
     behind: bool,
-    /// The lowest size set since the last flush, and the answer of the latest.
-    resized: Option<(u64, u64)>,
+    pub(super) cuts: Cuts,
     reserved: Vec<(ByteRange, bool, u64)>,
     /// Answers up to this one are flushed.
     flushed: u64,
@@ -178,8 +177,7 @@ impl WriteBack {
     pub(super) fn note_resize(&mut self, size: u64) {
         self.grown_to = None;
         let answer = self.note_answer();
-        let lowest = self.resized.map_or(size, |(lowest, _)| lowest.min(size));
-        self.resized = Some((lowest, answer));
+        self.cuts.note(size, answer);
         // Reserved again, what was cut off would come back.
         for (range, _, _) in &mut self.reserved {
             *range = range.intersect(ByteRange::up_to(size));
@@ -219,7 +217,7 @@ impl WriteBack {
     pub(super) fn note_flush(&mut self, answers: u64) {
         self.overlay.flushed(answers);
         self.flushed = self.flushed.max(answers);
-        self.resized = self.resized.filter(|(_, answer)| *answer > answers);
+        self.cuts.note_flush(answers);
         self.reserved.retain(|(_, _, answer)| *answer > answers);
         if !self.is_unflushed() {
             (self.times, self.times_behind) = (None, false);
@@ -720,7 +718,7 @@ impl<R: Remote> Volume<R> {
         if self.is_settled(boot) {
             return Ok(boot);
         }
-        let (resized, size, reserved) = {
+        let (lowest, size, reserved) = {
             let mut state = self.state.lock();
             let back = &mut state.back;
             if back.boot != Some(boot) {
@@ -730,10 +728,10 @@ impl<R: Remote> Volume<R> {
                 back.behind = true;
                 back.times_behind = back.times.is_some();
             }
-            (back.resized, state.attr.size, state.back.reserved.clone())
+            (back.cuts.lowest(), state.attr.size, state.back.reserved.clone())
         };
         let (remote, bound) = (&self.shared.remote, self.bound()?);
-        if let Some((lowest, _)) = resized {
+        if let Some(lowest) = lowest {
             self.cut_again(&bound, boot, lowest, size).await?;
         }
         // A hole that was made at the end does not make the volume larger by itself.

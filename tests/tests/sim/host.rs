@@ -3,6 +3,7 @@
 //! The state folder outlives each run, and with the identity the keys for stateless resets do.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -10,6 +11,7 @@ use lacuna_server::access::{Access, AllowList};
 use lacuna_server::serve::Server;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::{Identity, KeyId};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -31,6 +33,7 @@ pub(crate) struct Host {
     running: Option<Running>,
     /// Told when a run dies at a crash point.
     died: mpsc::UnboundedSender<()>,
+    journal: Arc<Journal>,
     runs: u8,
 }
 
@@ -48,17 +51,23 @@ impl Host {
         bug: Option<Bug>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<()>)> {
         let (died, deaths) = mpsc::unbounded_channel();
+        let state = tempfile::Builder::new()
+            .prefix("lacuna-sim")
+            .tempdir_in("/dev/shm")?;
+        let journal = Arc::new(Journal {
+            path: state.path().join(OPERATIONS_FILE),
+            at_death: Mutex::default(),
+        });
         let host = Self {
             network: Arc::clone(network),
             address,
             identity: Identity::generate(),
-            state: tempfile::Builder::new()
-                .prefix("lacuna-sim")
-                .tempdir_in("/dev/shm")?,
+            state,
             disk: Disk::new(bug),
             bug,
             running: None,
             died,
+            journal,
             runs: 0,
         };
         Ok((host, deaths))
@@ -81,9 +90,12 @@ impl Host {
             return Ok(());
         }
         self.runs += 1;
+        self.journal.thaw(self.bug)?;
         let life = {
             let (network, address, died) = (Arc::clone(&self.network), self.address, self.died.clone());
+            let journal = Arc::clone(&self.journal);
             Life::new(move || {
+                journal.freeze();
                 network.cut(address);
                 // Nobody listens any more when the world ends.
                 let _ = died.send(());
@@ -111,16 +123,15 @@ impl Host {
     }
 
     /// `kill -9`.
-    pub(crate) async fn kill(&mut self) -> Result<()> {
+    pub(crate) async fn kill(&mut self) {
         if let Some(running) = self.running.take() {
             self.network.cut(self.address);
             running.life.end();
+            self.journal.freeze();
             running.task.abort();
             // Cancelled is what it is meant to be.
             let _ = running.task.await;
-            self.between_runs()?;
         }
-        Ok(())
     }
 
     /// SIGTERM.
@@ -130,15 +141,31 @@ impl Host {
             running.task.await.context("a run of the server panicked")?;
             running.life.end();
             self.network.cut(self.address);
-            self.between_runs()?;
         }
         Ok(())
     }
+}
 
-    fn between_runs(&self) -> Result<()> {
-        if self.bug == Some(Bug::ForgottenOperations) {
-            std::fs::remove_file(self.state.path().join(OPERATIONS_FILE))?;
+/// The journal of changes of names, as it was when the process died: what is left of that one may not write to it.
+#[derive(Debug)]
+struct Journal {
+    path: PathBuf,
+    at_death: Mutex<Option<Vec<u8>>>,
+}
+
+impl Journal {
+    fn freeze(&self) {
+        let mut at_death = self.at_death.lock();
+        if at_death.is_none() {
+            *at_death = std::fs::read(&self.path).ok();
         }
-        Ok(())
+    }
+
+    fn thaw(&self, bug: Option<Bug>) -> std::io::Result<()> {
+        match self.at_death.lock().take() {
+            Some(_) if bug == Some(Bug::ForgottenOperations) => std::fs::remove_file(&self.path),
+            Some(bytes) => std::fs::write(&self.path, bytes),
+            None => Ok(()),
+        }
     }
 }

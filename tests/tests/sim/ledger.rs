@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -35,6 +36,8 @@ pub(crate) struct Ledger {
     trace_hash: u64,
     pub(crate) operations: u64,
     pub(crate) failed_operations: u64,
+    /// The longest time that a call took beyond its deadline, and which it was.
+    pub(crate) overtime: (Duration, String),
 }
 
 impl Ledger {
@@ -49,6 +52,7 @@ impl Ledger {
             trace_hash: 0xcbf2_9ce4_8422_2325,
             operations: 0,
             failed_operations: 0,
+            overtime: (Duration::ZERO, String::new()),
         }
     }
 

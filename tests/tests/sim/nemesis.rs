@@ -1,5 +1,6 @@
 //! What goes wrong in a run: when and what follows from the seed.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub(crate) struct Nemesis {
     random: Random,
     clients: Vec<Process>,
     processes: u8,
+    moves: u8,
     faults: u64,
     /// Until when the disk is full, and the network parted.
     disk_full_until: Option<Instant>,
@@ -40,7 +42,7 @@ pub(crate) struct Nemesis {
 /// A client process, or the pause until the next one.
 #[derive(Debug)]
 struct Process {
-    number: u8,
+    address: SocketAddr,
     task: JoinHandle<()>,
 }
 
@@ -58,6 +60,7 @@ impl Nemesis {
             random: Random::new(random.number()),
             clients: Vec::new(),
             processes: 0,
+            moves: 0,
             faults: 0,
             disk_full_until: None,
             parted_until: None,
@@ -81,7 +84,7 @@ impl Nemesis {
             let pause = Duration::from_millis(self.random.between(PAUSE_MS.0, PAUSE_MS.1));
             if let Ok(Some(())) = timeout(pause, self.deaths.recv()).await {
                 self.note("the server died at its crash point");
-                self.host.kill().await?;
+                self.host.kill().await;
                 self.come_back().await?;
             }
             self.repair_what_is_over();
@@ -93,7 +96,7 @@ impl Nemesis {
         self.heal();
         self.shared.network.set_conditions(Conditions::GOOD);
         // A crash point that was armed may still be met, so this run ends here.
-        self.host.kill().await?;
+        self.host.kill().await;
         sleep(Duration::from_millis(1)).await;
         self.host.start()
     }
@@ -103,35 +106,24 @@ impl Nemesis {
         for process in &mut self.clients {
             process.task.abort();
         }
-        if let Err(error) = self.host.kill().await {
-            self.shared.ledger.lock().violation(format!("{error:#}"));
-        }
+        self.host.kill().await;
     }
 
     fn note(&self, what: &str) {
         self.shared.ledger.lock().note(what);
     }
 
-    fn client_address(number: u8) -> std::net::SocketAddr {
-        ([10, 0, 1, number], 40_000).into()
-    }
-
     fn start_client(&mut self, client: usize, pause: Duration, again: bool) -> Process {
         self.processes += 1;
         let number = self.processes;
+        let address = SocketAddr::from(([10, 0, 1, number], 40_000));
         let random = Random::new(self.random.number());
-        let work = actor::live(
-            Arc::clone(&self.shared),
-            client,
-            (number, Self::client_address(number)),
-            random,
-            again,
-        );
+        let work = actor::live(Arc::clone(&self.shared), client, (number, address), random, again);
         let task = tokio::spawn(async move {
             sleep(pause).await;
             work.await;
         });
-        Process { number, task }
+        Process { address, task }
     }
 
     fn repair_what_is_over(&mut self) {
@@ -147,10 +139,7 @@ impl Nemesis {
     }
 
     fn heal(&self) {
-        let clients = self
-            .clients
-            .iter()
-            .map(|process| Self::client_address(process.number));
+        let clients = self.clients.iter().map(|process| process.address);
         for address in clients.chain([self.host.address]) {
             self.shared.network.partition(address, Partition::default());
         }
@@ -163,12 +152,12 @@ impl Nemesis {
             25..40 => self.part(),
             40..52 => {
                 self.note("kill -9 of the server");
-                self.host.kill().await?;
+                self.host.kill().await;
                 self.come_back().await?;
             }
             52..62 => {
                 self.note("the server loses its power");
-                self.host.kill().await?;
+                self.host.kill().await;
                 self.lose_power();
                 self.come_back().await?;
             }
@@ -178,7 +167,8 @@ impl Nemesis {
                 self.shared.disk.set_full(true);
                 self.disk_full_until = Some(self.in_ms(200, 6000));
             }
-            86..95 => self.kill_client().await,
+            86..93 => self.kill_client().await,
+            93..96 => self.move_client(),
             _ => {
                 self.note("the server is stopped");
                 self.host.stop().await?;
@@ -245,7 +235,7 @@ impl Nemesis {
         let client = usize::try_from(whom)
             .ok()
             .and_then(|index| self.clients.get(index));
-        let address = client.map_or(self.host.address, |process| Self::client_address(process.number));
+        let address = client.map_or(self.host.address, |process| process.address);
         let (mute, deaf) =
             [(true, true), (true, false), (false, true)][usize::try_from(self.random.below(3)).unwrap_or(0)];
         self.shared.network.partition(address, Partition { mute, deaf });
@@ -264,12 +254,26 @@ impl Nemesis {
         self.host.arm(point);
     }
 
-    async fn kill_client(&mut self) {
+    fn any_client(&mut self) -> usize {
         let count = u64::try_from(self.clients.len()).unwrap_or(1);
-        let client = usize::try_from(self.random.below(count)).unwrap_or(0);
+        usize::try_from(self.random.below(count)).unwrap_or(0)
+    }
+
+    /// A host changes its network: the session goes on from the new address.
+    fn move_client(&mut self) {
+        let client = self.any_client();
+        self.moves += 1;
+        let to = SocketAddr::from(([10, 0, 2, self.moves], 40_000));
+        let from = std::mem::replace(&mut self.clients[client].address, to);
+        self.shared.network.readdress(from, to);
+        self.note(&format!("c{client} moves to {to}"));
+    }
+
+    async fn kill_client(&mut self) {
+        let client = self.any_client();
         self.note(&format!("kill -9 of c{client}"));
         let process = &mut self.clients[client];
-        self.shared.network.cut(Self::client_address(process.number));
+        self.shared.network.cut(process.address);
         process.task.abort();
         // Cancelled is what it is meant to be; a panic of its own shows as a client that never ends.
         let _ = (&mut process.task).await;

@@ -103,7 +103,7 @@ struct State {
 /// One socket.
 #[derive(Debug)]
 struct Inbox {
-    address: SocketAddr,
+    address: Mutex<SocketAddr>,
     cut: AtomicBool,
     queue: Mutex<Queue>,
 }
@@ -138,7 +138,7 @@ impl Network {
     /// A socket at `address`, in place of the one that was there.
     pub(crate) fn bind(self: &Arc<Self>, address: SocketAddr) -> Arc<dyn AsyncUdpSocket> {
         let inbox = Arc::new(Inbox {
-            address,
+            address: Mutex::new(address),
             cut: AtomicBool::new(false),
             queue: Mutex::default(),
         });
@@ -159,6 +159,19 @@ impl Network {
         }
     }
 
+    /// The host behind a socket gets another address: what it sends from now on comes from there, what is sent to the old
+    /// one is lost.
+    pub(crate) fn readdress(&self, from: SocketAddr, to: SocketAddr) {
+        let mut state = self.state.lock();
+        if let Some(inbox) = state.inboxes.remove(&from) {
+            *inbox.address.lock() = to;
+            state.inboxes.insert(to, inbox);
+        }
+        if let Some(partition) = state.partitions.remove(&from) {
+            state.partitions.insert(to, partition);
+        }
+    }
+
     pub(crate) fn set_conditions(&self, conditions: Conditions) {
         self.state.lock().conditions = conditions;
     }
@@ -175,6 +188,7 @@ impl Network {
         if from.cut.load(Ordering::Acquire) {
             return;
         }
+        let address = *from.address.lock();
         let mut state = self.state.lock();
         state.tally.sent += 1;
         let State {
@@ -185,7 +199,7 @@ impl Network {
         } = &mut *state;
         let arrivals = conditions.arrivals(random, bytes.len());
         let way = |address| partitions.get(&address).copied().unwrap_or_default();
-        let closed = way(from.address).mute || way(to).deaf;
+        let closed = way(address).mute || way(to).deaf;
         let inbox = state.inboxes.get(&to).filter(|_| !closed).cloned();
         state.tally.lost += u64::from(closed || arrivals[0].is_none());
         state.tally.doubled += u64::from(arrivals[1].is_some());
@@ -194,7 +208,7 @@ impl Network {
         for delay in arrivals.into_iter().flatten() {
             state.sequence += 1;
             let datagram = Datagram {
-                from: from.address,
+                from: address,
                 bytes: Arc::clone(&bytes),
             };
             inbox.put((now + delay, state.sequence), datagram);
@@ -303,7 +317,7 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.inbox.address)
+        Ok(*self.inbox.address.lock())
     }
 
     /// False, so that quinn looks for the largest datagram of the path.

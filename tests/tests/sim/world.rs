@@ -43,7 +43,7 @@ pub(crate) struct Shared {
 }
 
 /// What became of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) violations: Vec<String>,
     pub(crate) trace: Vec<String>,
@@ -53,6 +53,7 @@ pub(crate) struct Report {
     pub(crate) faults: u64,
     pub(crate) datagrams: u64,
     pub(crate) datagrams_lost: u64,
+    pub(crate) overtime: (Duration, String),
 }
 
 /// Runs the world of a seed.
@@ -159,5 +160,6 @@ fn report(shared: &Shared, nemesis: &Nemesis) -> Report {
         faults: nemesis.faults(),
         datagrams: tally.sent,
         datagrams_lost: tally.lost,
+        overtime: ledger.overtime.clone(),
     }
 }

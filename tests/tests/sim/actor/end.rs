@@ -7,8 +7,8 @@ use tokio::time::{sleep, timeout};
 
 use super::{Actor, Limit, RETRY_PAUSE};
 
-/// Once there are no faults any more, a client is connected again after so long: the longest pause before a try, a
-/// handshake, and the idle timeout of a session that it believes in.
+/// Once there are no faults any more, a client can work again after so long: a session that it believes in, and whose next probe
+/// of the way is far off, has an idle timeout; then come the longest pause before a try, and a handshake.
 const CONNECTED_AFTER: Duration = Duration::from_secs(30);
 /// A change is known to those who have the volume open after so long, of a good network: events are collected for 50 ms,
 /// a look at a volume that failed is tried again after 1 s.
@@ -57,16 +57,15 @@ impl Actor {
 
     /// All is well again: what was written is saved, and all clients see the same.
     pub(super) async fn finish(&mut self) {
-        let connected = async {
-            while !self.client.is_connected() {
+        let usable = async {
+            while !self.client.is_connected()
+                || (self.handles[self.index].is_none() && !self.open(self.index).await)
+            {
                 sleep(RETRY_PAUSE).await;
             }
         };
-        if timeout(CONNECTED_AFTER, connected).await.is_err() {
-            self.wrong_end("is not connected again");
-        }
-        if self.handles[self.index].is_none() && !self.open(self.index).await {
-            self.wrong_end("cannot open its volume");
+        if timeout(CONNECTED_AFTER, usable).await.is_err() {
+            self.wrong_end("has no connection and its volume again");
         }
         self.save().await;
         self.shared.meeting.wait().await;

@@ -37,7 +37,7 @@ impl Actor {
 
     fn wrong(&self, what: &str, kind: ErrorKind) {
         // No answer in time: nobody knows, and the name is left alone from now on.
-        if !matches!(kind, ErrorKind::TimedOut | ErrorKind::Disconnected) {
+        if kind != ErrorKind::TimedOut {
             let text = format!(
                 "c{} {what}: {kind:?}, so it had effect twice, or none",
                 self.index

@@ -105,7 +105,7 @@ impl Bugs {
         }
         let mut state = self.state.lock();
         state.looks += 1;
-        if state.looks % WRONG_EVERY_LOOKS != 0 {
+        if !state.looks.is_multiple_of(WRONG_EVERY_LOOKS) {
             return extents;
         }
         let whole = extents.first().zip(extents.last()).and_then(|(first, last)| {
