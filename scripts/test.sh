@@ -78,6 +78,22 @@ fi
 step "build"
 cargo build --profile $profile --workspace --all-targets --locked --quiet
 
+step "units"
+if command -v systemd-analyze >/dev/null 2>&1; then
+    # Verified with the commands that were just built; the numbers are exposure, 100 being all of it.
+    units=$(mktemp -d)
+    for unit in contrib/systemd/*.service; do
+        copy=$(basename "$unit")
+        sed "s|/usr/bin/|$(realpath "$target")/$profile/|" "$unit" >"$units/${copy/@/@name}"
+    done
+    systemd-analyze verify --man=no "$units"/*.service
+    systemd-analyze security --offline=true --no-pager --threshold=30 "$units/lacunad.service" >/dev/null
+    systemd-analyze security --offline=true --no-pager --threshold=65 "$units/lacuna@name.service" >/dev/null
+    rm -r "$units"
+else
+    printf 'SKIPPED: there is no systemd-analyze (package systemd)\n' >&2
+fi
+
 step "tests"
 if has_cargo nextest; then
     cargo nextest run --cargo-profile $profile --workspace --locked

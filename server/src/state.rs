@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use crate::confine::user::Account;
 use crate::error::{Error, ErrorKind, Result};
 
-const LOCK_NAME: &str = "lock";
+/// Belongs to the account that the last daemon ran as.
+pub(crate) const LOCK_NAME: &str = "lock";
 
 /// `--state`, else `$LACUNA_STATE`, else /var/lib/lacunad for root and the XDG state folder for others.
 /// Made if it is missing, for `owner` only: another account, or this user.

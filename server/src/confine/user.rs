@@ -13,6 +13,7 @@ use nix::unistd::{self, Gid, Group, Uid, User};
 use rustix::fs::{Access, AtFlags};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::state;
 
 /// An account of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,9 +54,10 @@ impl Account {
         Ok(Self { uid, gid, name })
     }
 
-    /// The owner of a folder; `None` if that is root.
+    /// Whose state folder it is: of whoever served from it last, or of the folder's owner. `None` if that is root.
     fn owner_of(folder: &Path) -> Result<Option<Self>> {
-        let stat = std::fs::metadata(folder)
+        let stat = std::fs::symlink_metadata(folder.join(state::LOCK_NAME))
+            .or_else(|_| std::fs::metadata(folder))
             .map_err(|error| Error::io(format!("cannot use {}", folder.display()), error))?;
         let uid = Uid::from_raw(stat.uid());
         Ok((!uid.is_root()).then(|| Self {
@@ -162,7 +164,7 @@ impl std::fmt::Display for Account {
     }
 }
 
-/// As root, becomes the owner of the state folder, so that what is made in it is its owner's, who may be the one that
+/// As root, becomes the account that a state folder belongs to, so that what is made in it is its owner's, who may be the one that
 /// a daemon runs as, and so that nothing its owner put there leads root astray.
 pub fn become_owner(state: &Path) -> Result<()> {
     match Account::owner_of(state)? {
