@@ -42,12 +42,22 @@ use std::time::Duration;
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
 use lacuna_transport::extent::Extent;
 use lacuna_transport::id::NodeId;
+use lacuna_transport::limits::FOLDER_NODES_MAX;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::message::RenameMode;
 
 use self::stream::Stream;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+
+/// An error if `count` names are too many for one folder.
+pub(crate) fn room_for_another(path: &NodePath, count: usize) -> Result<()> {
+    if count <= FOLDER_NODES_MAX {
+        return Ok(());
+    }
+    let why = format!("the folder '{path}' has more than {FOLDER_NODES_MAX} names; split it");
+    Err(Error::new(ErrorKind::Exhausted, why))
+}
 
 /// An export. The `generation` of every [`Attr`] it returns is 0: see [`crate::catalog`].
 pub trait Backend: Debug + Send + Sync + 'static {
@@ -56,9 +66,22 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     fn stat(&self, path: &NodePath) -> Result<Attr>;
 
-    /// The nodes in a folder in ascending byte order of their names, at most
-    /// [`lacuna_transport::limits::FOLDER_NODES_MAX`] (else `Exhausted`).
-    fn list(&self, path: &NodePath) -> Result<Vec<(NodeName, Attr)>>;
+    /// Tells of the nodes in a folder, in any order; of one that is removed and made again meanwhile maybe twice. Ends
+    /// with the first error of `tell`.
+    fn visit(&self, path: &NodePath, tell: &mut dyn FnMut(NodeName, Attr) -> Result<()>) -> Result<()>;
+
+    /// The nodes in a folder in ascending byte order of their names, all of them in memory, at most
+    /// [`FOLDER_NODES_MAX`] (else `Exhausted`).
+    fn list(&self, path: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
+        let mut nodes = Vec::new();
+        self.visit(path, &mut |name, attr| {
+            nodes.push((name, attr));
+            room_for_another(path, nodes.len())
+        })?;
+        nodes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        nodes.dedup_by(|a, b| a.0 == b.0);
+        Ok(nodes)
+    }
 
     /// Opens for reading; [`OpenVolume::ready_to_change`] makes it writable.
     fn open(&self, path: &NodePath) -> Result<Arc<dyn OpenVolume>>;

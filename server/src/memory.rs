@@ -4,10 +4,11 @@
 //!
 //! | part | sixteenths | who may use it |
 //! |---|---|---|
-//! | replies | 4 | requests that are worked for, and their replies until the client has acknowledged them |
+//! | replies | 3 | requests that are worked for, and their replies until the client has acknowledged them |
 //! | writes | 3 | payloads of writes, from their header until they are applied |
+//! | listings | 2 | folders that are being sent |
 //! | kept | 1 | buffers for payloads that nobody uses now |
-//! | sessions | 3 | what each session costs, whatever it does |
+//! | sessions | 2 | what each session costs, whatever it does |
 //! | windows | 2 | what sessions may send beyond that before the server reads it |
 //! | volumes | 2 | open volumes, and what is remembered of closed ones |
 //! | handshakes | 1 | connections that are not sessions yet |
@@ -60,6 +61,7 @@ pub const fn cost_of_window(window_bytes: u64) -> u64 {
 pub struct Division {
     pub replies_bytes: u64,
     pub writes_bytes: u64,
+    pub listings_bytes: u64,
     pub kept_bytes: u64,
     /// Beyond [`WINDOW_BYTES_MIN`] of each session, as memory.
     pub windows_bytes: u64,
@@ -92,11 +94,12 @@ impl Division {
             usize::try_from(bytes / each).unwrap_or(usize::MAX).min(most)
         };
         Ok(Self {
-            replies_bytes: part(4),
+            replies_bytes: part(3),
             writes_bytes: part(3),
+            listings_bytes: part(2),
             kept_bytes: part(1),
             windows_bytes: part(2),
-            sessions: count(part(3), SESSION_BYTES, SESSIONS_MAX),
+            sessions: count(part(2), SESSION_BYTES, SESSIONS_MAX),
             volumes: count(part(2), VOLUME_BYTES, VOLUMES_MAX),
             handshakes: count(part(1), HANDSHAKE_BYTES, HANDSHAKES_MAX),
         })
@@ -134,6 +137,7 @@ mod tests {
             let many = |count: usize, each: u64| u64::try_from(count).unwrap() * each;
             let all = division.replies_bytes
                 + division.writes_bytes
+                + division.listings_bytes
                 + division.kept_bytes
                 + division.windows_bytes
                 + many(division.sessions, SESSION_BYTES)
@@ -141,7 +145,7 @@ mod tests {
                 + many(division.handshakes, HANDSHAKE_BYTES);
             assert!(all <= budget, "{budget}: {division:?}");
             assert!(
-                division.sessions >= 8 && division.handshakes >= 8,
+                division.sessions >= 6 && division.handshakes >= 8,
                 "{budget}: {division:?}"
             );
         }

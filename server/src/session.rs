@@ -21,6 +21,7 @@ mod digest;
 mod hello;
 mod lane;
 mod list;
+mod listing;
 mod map;
 mod name;
 mod read;

@@ -41,16 +41,23 @@ impl Process {
 
     /// Memory in use now, in bytes (VmRSS).
     pub fn resident_bytes(self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that was ever in use, in bytes (VmHWM).
+    pub fn peak_bytes(self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(self, name: &str) -> Result<u64> {
         let status = fs::read_to_string(self.file("status")).context("the process has ended")?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let line = line.with_context(|| format!("no {name}"))?;
         let kib: u64 = line
             .trim()
             .trim_end_matches(" kB")
             .parse()
-            .context("VmRSS is not a number")?;
+            .with_context(|| format!("{name} is not a number"))?;
         Ok(kib * 1024)
     }
 

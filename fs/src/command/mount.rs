@@ -29,7 +29,7 @@ pub struct MountArgs {
     /// HOST[:PORT][/FOLDER]
     source: String,
     mountpoint: PathBuf,
-    /// cache=SIZE (256M), dirty=SIZE (half of the cache), detect-zeroes=off|on|unmap (off),
+    /// memory=SIZE (bounds all of the mount), cache=SIZE (256M), dirty=SIZE (half of the cache), detect-zeroes=off|on|unmap (off),
     /// compress=auto|none|zstd|lz4 (auto: where it is faster), timeout=SECS (30), hard, allow_other,
     /// noallow_other, ro, rw, noexec; those of mount(8) are skipped
     #[arg(short, value_name = "OPT,...")]

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
 use lacuna_transport::id::NodeId;
-use lacuna_transport::limits::FOLDER_NODES_MAX;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::message::RenameMode;
@@ -116,23 +115,22 @@ impl Backend for Export {
         }
     }
 
-    fn list(&self, path: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
+    fn visit(&self, path: &NodePath, tell: &mut dyn FnMut(NodeName, Attr) -> Result<()>) -> Result<()> {
         let Place::Folder = self.place(path) else {
             return Err(not_folder(path));
         };
-        let mut nodes = self.folder.list(path)?;
-        if path.is_root() && !self.named.is_empty() {
-            nodes.retain(|(name, _)| !self.named.contains_key(name));
-            for (name, volume) in &self.named {
-                nodes.push((name.clone(), volume.attr()?));
-            }
-            nodes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-            if nodes.len() > FOLDER_NODES_MAX {
-                let why = format!("the exported folder has more than {FOLDER_NODES_MAX} names; split it");
-                return Err(Error::new(ErrorKind::Exhausted, why));
-            }
+        if !path.is_root() || self.named.is_empty() {
+            return self.folder.visit(path, tell);
         }
-        Ok(nodes)
+        self.folder
+            .visit(path, &mut |name, attr| match self.named.contains_key(&name) {
+                true => Ok(()),
+                false => tell(name, attr),
+            })?;
+        for (name, volume) in &self.named {
+            tell(name.clone(), volume.attr()?)?;
+        }
+        Ok(())
     }
 
     fn open(&self, path: &NodePath) -> Result<Arc<dyn OpenVolume>> {

@@ -129,9 +129,9 @@ impl Backend for Faulty {
         self.inner.stat(path)
     }
 
-    fn list(&self, path: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
+    fn visit(&self, path: &NodePath, tell: &mut dyn FnMut(NodeName, Attr) -> Result<()>) -> Result<()> {
         self.plan.meet(Call::List)?;
-        self.inner.list(path)
+        self.inner.visit(path, tell)
     }
 
     fn open(&self, path: &NodePath) -> Result<Arc<dyn OpenVolume>> {

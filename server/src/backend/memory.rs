@@ -207,20 +207,20 @@ impl Backend for Memory {
         self.tree.lock().find(path)?.attr()
     }
 
-    fn list(&self, path: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
+    fn visit(&self, path: &NodePath, tell: &mut dyn FnMut(NodeName, Attr) -> Result<()>) -> Result<()> {
         let tree = self.tree.lock();
         match tree.find(path)? {
             Node::Folder(_) => {}
             Node::Volume(_) => return Err(Error::new(ErrorKind::NotFolder, format!("'{path}' is a volume"))),
         }
-        let mut entries = Vec::new();
+        let mut nodes = Vec::new();
         for (at, node) in &tree.nodes {
             if let Some((_, name)) = at.split().filter(|(folder, _)| folder == path) {
-                entries.push((name, node.attr()?));
+                nodes.push((name, node.attr()?));
             }
         }
-        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        Ok(entries)
+        drop(tree);
+        nodes.into_iter().try_for_each(|(name, attr)| tell(name, attr))
     }
 
     fn open(&self, path: &NodePath) -> Result<Arc<dyn OpenVolume>> {

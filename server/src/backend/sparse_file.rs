@@ -28,7 +28,6 @@ use std::time::Duration;
 
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, NodeKind, Space};
 use lacuna_transport::id::NodeId;
-use lacuna_transport::limits::FOLDER_NODES_MAX;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::message::RenameMode;
@@ -137,9 +136,8 @@ impl Backend for SparseFiles {
         Ok(self.resolve(path)?.1)
     }
 
-    fn list(&self, path: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
+    fn visit(&self, path: &NodePath, tell: &mut dyn FnMut(NodeName, Attr) -> Result<()>) -> Result<()> {
         let folder = self.open_folder(path)?;
-        let mut entries = Vec::new();
         let mut buffer = [MaybeUninit::uninit(); 32 << 10];
         let mut names = RawDir::new(&folder, &mut buffer);
         while let Some(entry) = names.next() {
@@ -163,16 +161,9 @@ impl Backend for SparseFiles {
             let Some(attr) = self.origin.attr(&stat) else {
                 continue;
             };
-            if entries.len() == FOLDER_NODES_MAX {
-                let why = format!("{} has more than {FOLDER_NODES_MAX} names; split it", shown(path));
-                return Err(Error::new(ErrorKind::Exhausted, why));
-            }
-            entries.push((name, attr));
+            tell(name, attr)?;
         }
-        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        // A name that is removed and made again while we read can come twice.
-        entries.dedup_by(|a, b| a.0 == b.0);
-        Ok(entries)
+        Ok(())
     }
 
     fn open(&self, path: &NodePath) -> Result<Arc<dyn OpenVolume>> {

@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) replies: Arc<FairPool>,
     /// Bytes of memory for payloads of writes.
     pub(crate) writes: Arc<FairPool>,
+    /// Bytes of memory for folders that are being sent.
+    pub(crate) listings: Arc<FairPool>,
     pub(crate) sessions: Arc<FairPool>,
     pub(crate) volumes: Arc<FairPool>,
     pub(crate) threads: Arc<FairPool>,
@@ -38,6 +40,7 @@ impl Shared {
         Self {
             replies: FairPool::new(division.replies_bytes),
             writes: FairPool::new(division.writes_bytes),
+            listings: FairPool::new(division.listings_bytes),
             sessions: count(division.sessions),
             volumes: count(division.volumes),
             threads: FairPool::new(STORAGE_THREADS),

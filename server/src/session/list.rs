@@ -6,10 +6,13 @@ use lacuna_transport::limits::LIST_PAGE_BYTES_MAX;
 use lacuna_transport::path::NodePath;
 use lacuna_transport::quic::frames::FrameError;
 use lacuna_transport::wire::frame::Code;
-use lacuna_transport::wire::message::{self, LIST_ENTRY_BYTES_MAX, ListEntry, ListPage};
+use lacuna_transport::wire::message::{self, LIST_ENTRY_BYTES_MAX, ListPage};
 
 use super::Session;
 use super::lane::Reply;
+use super::listing::{BLOCK_COST_BYTES, Listing};
+use crate::backend::room_for_another;
+use crate::error::{Error, ErrorKind};
 
 /// CBOR heads of the page and of its list.
 const PAGE_HEAD_BYTES: usize = 16;
@@ -26,38 +29,48 @@ impl Session {
             .await
             .map_err(|error| FrameError::Lost(error.to_string()))?;
         let (server, session) = (Arc::clone(&self.server), self.number);
+        let (memory, key) = (Arc::clone(&server.shared.listings), self.key);
         let listed = self.blocking(move || {
-            let entries = server.backend.list(&path)?.into_iter();
-            Ok(entries
-                .map(|(name, attr)| ListEntry {
-                    name,
-                    attr: server.catalog.with_generation(attr, session),
-                })
-                .collect())
+            let (mut listing, mut shares) = (Listing::default(), Vec::new());
+            let mut paid = 0;
+            server.backend.visit(&path, &mut |name, attr| {
+                listing.push(&name, &server.catalog.with_generation(attr, session));
+                while paid < listing.cost_bytes() {
+                    let share = memory.try_take(key, BLOCK_COST_BYTES);
+                    shares.push(share.ok_or_else(|| no_memory(&path))?);
+                    paid += BLOCK_COST_BYTES;
+                }
+                room_for_another(&path, listing.len())
+            })?;
+            listing.sort();
+            Ok((listing, shares))
         });
-        let mut entries: Vec<ListEntry> = match listed.await {
-            Ok(entries) => entries,
+        let (mut listing, _shares) = match listed.await {
+            Ok(listed) => listed,
             Err(error) => return reply.failed(&error).await,
         };
-        // From the end, so that what was sent is freed.
-        entries.reverse();
         loop {
             reply.pay(2 * u64::from(LIST_PAGE_BYTES_MAX)).await?;
-            let rest = entries.len().saturating_sub(entries_a_page());
-            let page: Vec<ListEntry> = entries.drain(rest..).rev().collect();
-            let code = if entries.is_empty() {
+            // What a client cannot take in, it is not sent.
+            let entries = listing.take(entries_a_page())?;
+            let code = if listing.len() == 0 {
                 Code::Done
             } else {
                 Code::More
             };
-            reply
-                .frame(code, message::encode(&ListPage { entries: page }))
-                .await?;
-            if entries.is_empty() {
+            reply.frame(code, message::encode(&ListPage { entries })).await?;
+            if code == Code::Done {
                 return Ok(());
             }
         }
     }
+}
+
+fn no_memory(path: &NodePath) -> Error {
+    let why = format!(
+        "the folder '{path}' is larger than the memory that is left for listings: list it again, split it, or give lacunad more --memory"
+    );
+    Error::new(ErrorKind::Exhausted, why)
 }
 
 fn entries_a_page() -> usize {
@@ -70,6 +83,7 @@ mod tests {
     use lacuna_transport::attr::{Attr, NodeKind, Timestamp};
     use lacuna_transport::id::{Generation, NodeId};
     use lacuna_transport::path::NodeName;
+    use lacuna_transport::wire::message::ListEntry;
 
     use super::*;
 

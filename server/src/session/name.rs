@@ -212,7 +212,7 @@ fn was_made(
     let is_empty = attr.kind == kind
         && match kind {
             NodeKind::Volume => attr.size == 0,
-            NodeKind::Folder => backend.list(path)?.is_empty(),
+            NodeKind::Folder => is_empty_folder(backend, path)?,
         };
     if !born_since || !is_empty {
         return Ok(None);
@@ -247,6 +247,15 @@ fn gone(path: &NodePath) -> Error {
         ErrorKind::Stale,
         format!("'{path}' was made, and is another one by now"),
     )
+}
+
+fn is_empty_folder(backend: &dyn Backend, path: &NodePath) -> Result<bool> {
+    let mut empty = true;
+    let visited = backend.visit(path, &mut |_, _| {
+        empty = false;
+        Err(Error::new(ErrorKind::NotEmpty, "one is enough"))
+    });
+    if empty { visited.map(|()| true) } else { Ok(false) }
 }
 
 #[cfg(test)]

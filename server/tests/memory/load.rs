@@ -16,7 +16,7 @@ use crate::client::{Client, path_request, write_body};
 use crate::daemon::Daemon;
 
 /// Names in the folder that is listed.
-const NAMES: u32 = 2_000;
+const NAMES: u32 = 8_000;
 /// Of those, what each session opens.
 const OPENED: u32 = 500;
 /// Extents of the volume whose map is asked for.

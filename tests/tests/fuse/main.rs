@@ -12,6 +12,7 @@ mod folders;
 mod holes;
 mod huge;
 mod mapped;
+mod memory;
 mod million;
 mod read;
 mod read_only;

@@ -171,14 +171,19 @@ impl Client {
         instance: Option<InstanceId>,
     ) -> Result<Self, CloseCode> {
         let traffic = Traffic::default();
-        let mut control = connection.open_bi().await.unwrap();
+        // The server may have closed it by now, or while this says hello.
+        let Ok(mut control) = connection.open_bi().await else {
+            return Err(CloseCode::of(&connection.closed().await).expect("a code").0);
+        };
         let hello = Hello {
             version: 7,
             features,
             agent: "test".to_owned(),
             instance,
         };
-        send(&mut control.0, &traffic, Kind::Hello, 1, message::encode(&hello)).await;
+        let body = message::encode(&hello);
+        let (kind, code) = (Kind::Hello, Code::Done);
+        drop(frames::write_frame(&mut control.0, &traffic, kind, code, RequestId(1), body).await);
         let header = match frames::read_header(&mut control.1, &traffic, Sender::Server).await {
             Ok(header) => header.expect("a frame"),
             Err(_) => return Err(CloseCode::of(&connection.closed().await).expect("a code").0),
