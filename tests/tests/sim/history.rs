@@ -159,7 +159,11 @@ impl History {
             return Err(self.unexplained(cell, tag, floor));
         };
         if view.losses == self.losses() {
-            view.floors.0[cell] = floor + found;
+            // A change that may fail can still be undone, by what is sent again to another run of the server.
+            let settled = versions[..=floor + found]
+                .iter()
+                .rposition(|version| version.sure);
+            view.floors.0[cell] = settled.unwrap_or(0).max(floor);
         }
         Ok(())
     }
@@ -319,6 +323,20 @@ mod tests {
         assert_eq!((history.own(0, 1), history.own(0, 3)), (Ok(()), Ok(())));
         write(&mut history, 4, Outcome::Done);
         assert!(history.own(0, 3).is_err());
+    }
+
+    #[test]
+    fn a_change_that_failed_may_come_and_go() {
+        let mut history = History::new(1);
+        write(&mut history, 1, Outcome::Done);
+        write(&mut history, ZEROS, Outcome::Unknown);
+        let mut view = history.view(&history.opening());
+        for tag in [1, ZEROS, 1, ZEROS] {
+            assert_eq!(history.seen(&mut view, 0, tag), Ok(()));
+        }
+        write(&mut history, 2, Outcome::Done);
+        assert_eq!(history.seen(&mut view, 0, 2), Ok(()));
+        assert!(history.seen(&mut view, 0, 1).is_err());
     }
 
     #[test]

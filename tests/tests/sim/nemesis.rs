@@ -93,6 +93,7 @@ impl Nemesis {
         self.note("calm");
         (self.disk_full_until, self.parted_until) = (None, None);
         self.shared.disk.set_full(false);
+        self.shared.disk.set_bad_flushes(0);
         self.heal();
         self.shared.network.set_conditions(Conditions::GOOD);
         // A crash point that was armed may still be met, so this run ends here.
@@ -161,7 +162,12 @@ impl Nemesis {
                 self.lose_power();
                 self.come_back().await?;
             }
-            62..80 => self.arm(),
+            62..77 => self.arm(),
+            77..80 => {
+                let count = self.random.between(1, 3);
+                self.note(&format!("the next {count} flushes fail"));
+                self.shared.disk.set_bad_flushes(count);
+            }
             80..86 => {
                 self.note("the disk is full");
                 self.shared.disk.set_full(true);

@@ -8,7 +8,7 @@ mod bug;
 mod volume;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lacuna_server::backend::memory::Memory;
@@ -52,6 +52,8 @@ pub(crate) struct CrashPoint {
 pub(crate) struct Disk {
     pub(crate) memory: Memory,
     full: AtomicBool,
+    /// Flushes to come that fail.
+    bad_flushes: AtomicU64,
     bugs: Bugs,
 }
 
@@ -60,12 +62,25 @@ impl Disk {
         Arc::new(Self {
             memory: Memory::default(),
             full: AtomicBool::new(false),
+            bad_flushes: AtomicU64::new(0),
             bugs: Bugs::new(bug),
         })
     }
 
     pub(crate) fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::Release);
+    }
+
+    /// The next flushes fail, and nothing comes of them.
+    pub(crate) fn set_bad_flushes(&self, count: u64) {
+        self.bad_flushes.store(count, Ordering::Release);
+    }
+
+    fn flush_is_bad(&self) -> bool {
+        let less = |left: u64| left.checked_sub(1);
+        self.bad_flushes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
+            .is_ok()
     }
 
     /// Nothing of the server is running.

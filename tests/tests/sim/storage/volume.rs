@@ -92,8 +92,12 @@ impl OpenVolume for Volume {
     }
 
     fn flush(&self, data_only: bool) -> Result<()> {
-        self.life
-            .change(Call::Flush, || self.disk.bugs.flush(&*self.inner, data_only))
+        self.life.change(Call::Flush, || {
+            if self.disk.flush_is_bad() {
+                return Err(Error::new(ErrorKind::Io, "the simulated disk is bad"));
+            }
+            self.disk.bugs.flush(&*self.inner, data_only)
+        })
     }
 
     fn set_attr(&self, new: &NewAttr) -> Result<()> {
