@@ -217,7 +217,10 @@ impl<R: Remote> FileSystem<R> {
             // Its name may be gone; the handle is not.
             let known = || Some(Ok(volume.attr()));
             let looked = async { volume.resync().await.map(|()| volume.attr()) };
-            return Ok(self.told_or_known(("getattr", &path), known, looked).await?.attr());
+            return Ok(self
+                .told_or_known(("getattr", &path), known, looked)
+                .await?
+                .attr());
         }
         let found = self.shared.remote.stat(&path);
         let attr = match self.told_or_known(("getattr", &path), known, found).await? {

@@ -111,7 +111,11 @@ fn show_waiting(out: &mut dyn Write, mount: &MountStatus) -> io::Result<()> {
     longest.sort_by_key(|waiting| std::cmp::Reverse(waiting.secs));
     for waiting in longest.into_iter().take(WAITING_SHOWN_MAX) {
         let path = printable(waiting.path.as_deref().unwrap_or_default());
-        writeln!(out, "              {} s  {} {path}", waiting.secs, waiting.operation)?;
+        writeln!(
+            out,
+            "              {} s  {} {path}",
+            waiting.secs, waiting.operation
+        )?;
     }
     Ok(())
 }

@@ -150,7 +150,8 @@ impl<R: Remote> FileSystem<R> {
     /// Sets the size of a volume, open or not.
     async fn resize(&self, volume: &Arc<Volume<R>>, size: u64) -> Result<()> {
         let path = volume.path();
-        self.within(("open", &path), volume.open(Access::ReadWrite)).await?;
+        self.within(("open", &path), volume.open(Access::ReadWrite))
+            .await?;
         let resized = self.going_on(("truncate", &path), volume.resize(size)).await;
         volume.close(Access::ReadWrite);
         resized

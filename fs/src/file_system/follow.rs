@@ -94,9 +94,7 @@ impl<R: Remote> Due<R> {
             }
             tokio::time::sleep_until(not_before).await;
             if !look_at(&volume).await {
-                self.queue
-                    .lock()
-                    .push_back((Instant::now() + LOOK_PAUSE, volume));
+                self.queue.lock().push_back((Instant::now() + LOOK_PAUSE, volume));
             }
         }
     }

@@ -194,11 +194,7 @@ mod tests {
         listings.told(FOLDER, &name("b"), None);
         assert_eq!(listings.find(FOLDER, &name("c")), Some(Some(attr(2, 77))));
         assert_eq!(held.names[1].1.size, 0, "who walks a listing sees one moment");
-        for (text, said) in [
-            ("a", None),
-            ("b", Some(attr(3, 0))),
-            ("c", Some(attr(4, 0))),
-        ] {
+        for (text, said) in [("a", None), ("b", Some(attr(3, 0))), ("c", Some(attr(4, 0)))] {
             let mut listings = holding(&["a", "c"]);
             listings.told(FOLDER, &name(text), said.as_ref());
             assert_eq!(listings.find(FOLDER, &name(text)), None, "{text}");

@@ -179,7 +179,9 @@ impl<R: Remote> Volume<R> {
             // The readers that waited see it themselves; nobody may wait for a prefetch.
             let volume = Arc::clone(self);
             tokio::spawn(async move {
-                let resync = volume.shared.within_deadline(("look", &volume.path), volume.resync());
+                let resync = volume
+                    .shared
+                    .within_deadline(("look", &volume.path), volume.resync());
                 if let Err(error) = resync.await {
                     tracing::debug!(volume = %volume.path(), %error, "cannot refresh");
                 }

@@ -595,7 +595,9 @@ impl<R: Remote> Volume<R> {
                 return Ok(());
             };
             let shared = Arc::clone(&self.shared);
-            let boot = shared.within_deadline(("fsync", &self.path), self.settle()).await?;
+            let boot = shared
+                .within_deadline(("fsync", &self.path), self.settle())
+                .await?;
             if run.is_some_and(|run| run != boot) {
                 // What was answered by another run is on its way again.
                 continue;

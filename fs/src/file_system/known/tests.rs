@@ -173,9 +173,17 @@ async fn own_changes_of_names_are_not_forgotten() {
     assert_eq!(bed.size("moved").await.unwrap(), 2);
     assert_eq!(bed.size("c").await.unwrap(), 3);
     for gone in ["a", "b"] {
-        assert_eq!(kind(bed.size(gone).await), ErrorKind::TimedOut, "{gone} was served");
+        assert_eq!(
+            kind(bed.size(gone).await),
+            ErrorKind::TimedOut,
+            "{gone} was served"
+        );
     }
-    assert_eq!(kind(bed.names().await), ErrorKind::TimedOut, "an older listing was served");
+    assert_eq!(
+        kind(bed.names().await),
+        ErrorKind::TimedOut,
+        "an older listing was served"
+    );
 }
 
 #[tokio::test(start_paused = true)]
