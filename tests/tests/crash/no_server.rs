@@ -3,18 +3,20 @@
 
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use lacuna_tests::direct::{aligned, open_direct};
-use lacuna_tests::process::Process;
+use lacuna_tests::process::{MARK, Process};
 use lacuna_tests::rig::Rig;
 use lacuna_tests::seek_map::SeekMap;
-use lacuna_tests::{command, compare, samples, wait};
+use lacuna_tests::status::Status;
+use lacuna_tests::{binaries, compare, samples, wait};
 use rustix::fs::{FallocateFlags, copy_file_range, fallocate, statvfs};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -41,6 +43,94 @@ fn outcomes(calls: Calls) -> Result<Vec<(&'static str, io::Result<()>)>> {
         Ok((name, outcome.with_context(|| format!("{name} hangs"))?))
     };
     calls.into_iter().map(outcome).collect()
+}
+
+/// Runs command lines. A process that a test starts itself has copies of the test's descriptors, and its exec closes
+/// them: that waits for the server, with `-o hard` for ever. So this is started before anything is opened.
+struct Shell {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    mountpoint: String,
+}
+
+impl Shell {
+    fn start(rig: &Rig) -> Result<Self> {
+        let mut child = Command::new("sh")
+            .args([
+                "-c",
+                r#"while read -r line; do eval "$line" 2>&1; echo "; $?"; done"#,
+            ])
+            .env(MARK, rig.sandbox.path())
+            .env("LACUNA_STATE", rig.mount.client().state())
+            .env("LACUNA", binaries::lacuna()?)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().context("no output")?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(io::Result::ok) {
+                // Nobody listens any more at the end of the test.
+                let _ = sender.send(line);
+            }
+        });
+        Ok(Self {
+            child,
+            lines,
+            mountpoint: rig.mount.path().display().to_string(),
+        })
+    }
+
+    /// The exit code of a command on the mountpoint, and what it said.
+    fn run(&mut self, command: &str) -> Result<(i32, String)> {
+        let input = self.child.stdin.as_mut().context("no input")?;
+        writeln!(input, "{command} '{}'", self.mountpoint)?;
+        let mut text = String::new();
+        loop {
+            let line = self.lines.recv_timeout(wait::LIMIT);
+            let line = line.with_context(|| format!("{command} says nothing more: {text}"))?;
+            if let Some(code) = line.strip_prefix("; ") {
+                return Ok((code.parse()?, text));
+            }
+            text.push_str(&line);
+            text.push('\n');
+        }
+    }
+
+    fn status(&mut self) -> Result<Status> {
+        let (code, text) = self.run("\"$LACUNA\" status --json")?;
+        ensure!(code == 0, "{text}");
+        Status::parse(text.as_bytes())
+    }
+
+    fn until(&mut self, what: &str, reached: impl Fn(&Status) -> bool) -> Result<()> {
+        wait::until(what, wait::LIMIT, || Ok(reached(&self.status()?)))
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // It may have ended with its input already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A stopped server goes on when this is dropped, so that nothing of a test that failed waits for ever.
+struct Stopped(Process);
+
+impl Stopped {
+    fn new(process: Process) -> Result<Self> {
+        process.send(Signal::STOP)?;
+        Ok(Self(process))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It may be gone.
+        let _ = self.0.send(Signal::CONT);
+    }
 }
 
 /// A folder with much in it, and a mount of it.
@@ -74,7 +164,7 @@ fn writable(rig: &Rig, number: usize) -> Result<File> {
 }
 
 /// Every call that needs the server, each where no other one is in its way.
-fn calls_that_wait(rig: &Rig, files: Vec<File>, folder: File) -> Result<Calls> {
+fn calls_that_wait(rig: &Rig, files: Vec<File>, (folder, direct): (File, File)) -> Result<Calls> {
     let root = rig.mount.path().to_owned();
     let at = |name: &str| root.join(name);
     let volume = rig.mount.open("volume");
@@ -134,7 +224,6 @@ fn calls_that_wait(rig: &Rig, files: Vec<File>, folder: File) -> Result<Calls> {
         let copied = copy_file_range(&one, Some(&mut 0), &other, Some(&mut 0), 4096);
         Ok(copied.map(drop)?)
     });
-    let direct = open_direct(&at("volume"))?;
     call(all, "direct read", move || {
         let mut buffer = aligned(4096).map_err(io::Error::other)?;
         direct.read_exact_at(&mut buffer, 0)
@@ -162,13 +251,11 @@ fn ensure_known(rig: &Rig, volume: &File, cached: &[u8], map: &SeekMap) -> Resul
     Ok(())
 }
 
-/// With the server away as `leave` has it: what is known is served, and every other call ends with EIO in time. When it
-/// is back, all goes on.
-fn without(
-    leave: impl FnOnce(&mut Rig) -> Result<()>,
-    back: impl FnOnce(&mut Rig) -> Result<()>,
-) -> Result<()> {
+/// With a server that is away as `stopped` says: what is known is served, and every other call ends with EIO in time.
+/// When it is back, all goes on.
+fn without_a_server(stopped: bool) -> Result<()> {
     let mut rig = rig(&["timeout=2"])?;
+    let mut shell = Shell::start(&rig)?;
     let volume = rig.mount.open("volume")?;
     let map = SeekMap::of(&volume)?;
     let mut cached = vec![0; usize::try_from(MIB)?];
@@ -176,29 +263,43 @@ fn without(
     for folder in ["", "known"] {
         names(&rig.volume(folder))?;
     }
+    let direct = open_direct(&rig.volume("volume"))?;
     let files = (0..6)
         .map(|number| writable(&rig, number))
         .collect::<Result<_>>()?;
     let folder = File::open(rig.volume("a"))?;
-    leave(&mut rig)?;
+    let server = rig.server.process()?;
+    let guard = if stopped {
+        let guard = Stopped::new(server)?;
+        shell.until("the silence to be noticed", |status| status.silent_secs.is_some())?;
+        Some(guard)
+    } else {
+        server.send(Signal::TERM)?;
+        let down = |status: &Status| !status.connected && status.down_secs.is_some();
+        shell.until("the end to be noticed", down)?;
+        None
+    };
     ensure_known(&rig, &volume, &cached, &map).context("what is known")?;
-    let calls = calls_that_wait(&rig, files, folder)?;
-    let count = u64::try_from(calls.len())?;
-    wait::until("all calls to be shown as waiting", wait::LIMIT, || {
-        Ok(rig.mount.status()?.waiting_count >= count)
+    let calls = calls_that_wait(&rig, files, (folder, direct))?;
+    let read = |status: &Status| {
+        let mut waiting = status.waiting.iter();
+        waiting.any(|waiting| waiting.operation == "read" && waiting.path.as_deref() == Some("volume"))
+    };
+    shell.until("a read to be shown as waiting", |status| {
+        status.waiting_count > 0 && read(status)
     })?;
-    let waiting = rig.mount.status()?.waiting;
-    let read = waiting.iter().find(|waiting| waiting.operation == "read");
-    assert_eq!(read.and_then(|read| read.path.as_deref()), Some("volume"));
     for (name, outcome) in outcomes(calls)? {
         let errno = outcome.err().and_then(|error| error.raw_os_error());
         assert_eq!(errno, Some(Errno::IO.raw_os_error()), "{name}");
     }
     ensure_known(&rig, &volume, &cached, &map).context("what is known, later")?;
-    back(&mut rig)?;
-    wait::until("the server to be heard", wait::LIMIT, || {
-        let status = rig.mount.status()?;
-        Ok(status.connected && status.silent_secs.is_none())
+    if guard.is_none() {
+        wait::until("the server to end", wait::LIMIT, || Ok(!server.lives()))?;
+        rig.start_server()?;
+    }
+    drop(guard);
+    shell.until("the server to be heard", |status| {
+        status.connected && status.silent_secs.is_none()
     })?;
     writable(&rig, 0)?.sync_all()?;
     ensure!(
@@ -211,38 +312,31 @@ fn without(
 
 /// There is a session, and nothing comes from it.
 #[test]
-fn a_stopped_server() -> Result<()> {
-    let leave = |rig: &mut Rig| {
-        rig.server.process()?.send(Signal::STOP)?;
-        wait::until("the silence to be noticed", wait::LIMIT, || {
-            Ok(rig.mount.status()?.silent_secs.is_some())
-        })
-    };
-    without(leave, |rig| rig.server.process()?.send(Signal::CONT))
+fn calls_end_in_time_and_what_is_known_is_served_by_a_stopped_server() -> Result<()> {
+    without_a_server(true)
 }
 
 /// There is no session.
 #[test]
-fn a_server_that_has_ended() -> Result<()> {
-    let leave = |rig: &mut Rig| {
-        rig.server.process()?.send(Signal::TERM)?;
-        wait::until("the end to be noticed", wait::LIMIT, || {
-            let status = rig.mount.status()?;
-            Ok(!status.connected && status.down_secs.is_some() && status.last_error.is_some())
-        })
-    };
-    without(leave, |rig| {
-        wait::until("the server to end", wait::LIMIT, || Ok(!rig.server.lives()?))?;
-        rig.start_server()
-    })
+fn calls_end_in_time_and_what_is_known_is_served_after_its_end() -> Result<()> {
+    without_a_server(false)
 }
 
-/// Calls that wait for a stopped server, of a mount with `-o hard`, and the rig.
-fn waiting_hard() -> Result<(Rig, Calls)> {
+/// What a test with `-o hard` has: dropped in this order.
+struct Hard {
+    calls: Calls,
+    stopped: Stopped,
+    shell: Shell,
+    rig: Rig,
+}
+
+/// Calls that wait for a stopped server.
+fn waiting_hard() -> Result<Hard> {
     let rig = rig(&["hard"])?;
+    let mut shell = Shell::start(&rig)?;
     let (volume, file) = (rig.mount.open("volume")?, writable(&rig, 0)?);
     names(rig.mount.path())?;
-    rig.server.process()?.send(Signal::STOP)?;
+    let stopped = Stopped::new(rig.server.process()?)?;
     let (fresh, one) = (rig.volume("fresh"), rig.volume("a/one"));
     let mut calls = Calls::new();
     let all = &mut calls;
@@ -255,22 +349,26 @@ fn waiting_hard() -> Result<(Rig, Calls)> {
     });
     call(all, "readdir", move || names(&fresh).map(drop));
     call(all, "create", move || fs::write(one, "one"));
-    wait::until("all calls to wait", wait::LIMIT, || {
-        Ok(rig.mount.status()?.waiting_count >= 4)
-    })?;
-    Ok((rig, calls))
+    shell.until("all calls to wait", |status| status.waiting_count >= 4)?;
+    Ok(Hard {
+        calls,
+        stopped,
+        shell,
+        rig,
+    })
 }
 
 #[test]
-fn with_hard_they_wait_until_it_is_back() -> Result<()> {
-    let (rig, calls) = waiting_hard()?;
-    for (name, receiver) in &calls {
+fn with_hard_calls_wait_until_the_server_is_back() -> Result<()> {
+    let hard = waiting_hard()?;
+    for (name, receiver) in &hard.calls {
         ensure!(receiver.try_recv().is_err(), "{name} did not wait");
     }
-    rig.server.process()?.send(Signal::CONT)?;
-    for (name, outcome) in outcomes(calls)? {
+    drop(hard.stopped);
+    for (name, outcome) in outcomes(hard.calls)? {
         outcome.context(name)?;
     }
+    let (rig, _shell) = (hard.rig, hard.shell);
     ensure!(
         fs::read(rig.original("file0"))?.starts_with(b"kept"),
         "not flushed"
@@ -280,41 +378,37 @@ fn with_hard_they_wait_until_it_is_back() -> Result<()> {
 }
 
 /// Nothing waits any more, nothing is mounted, and the daemon ends although something is left to save.
-fn ensure_freed(rig: &Rig, calls: Calls, daemon: Process) -> Result<()> {
-    for (name, outcome) in outcomes(calls)? {
+fn ensure_freed(hard: Hard, daemon: Process) -> Result<()> {
+    for (name, outcome) in outcomes(hard.calls)? {
         ensure!(outcome.is_err(), "{name} says that it was done");
     }
     wait::until("the daemon to end", wait::LIMIT, || Ok(!daemon.lives()))?;
-    ensure!(!rig.mount.is_mounted()?, "still mounted");
-    let log = client_log(rig)?;
+    ensure!(!hard.rig.mount.is_mounted()?, "still mounted");
+    let log = client_log(&hard.rig)?;
     ensure!(log.contains("not known to be saved"), "nobody was told:\n{log}");
     Ok(())
 }
 
 #[test]
 fn umount_by_force_frees_whoever_waits() -> Result<()> {
-    let (rig, calls) = waiting_hard()?;
-    let daemon = rig.mount.daemon()?;
+    let mut hard = waiting_hard()?;
+    let daemon = hard.rig.mount.daemon()?;
     // It may say that it is busy: the users are being freed, and the daemon takes the name away.
-    let ended = command::finish(
-        std::process::Command::new("umount")
-            .arg("-f")
-            .arg(rig.mount.path()),
-    )?;
-    ensure!(ended.success() || ended.stderr.contains("busy"), "{ended:?}");
-    ensure_freed(&rig, calls, daemon)
+    let (code, said) = hard.shell.run("umount -f")?;
+    ensure!(code == 0 || said.contains("busy"), "{said}");
+    ensure_freed(hard, daemon)
 }
 
 #[test]
 fn lacuna_umount_by_force_frees_whoever_waits() -> Result<()> {
-    let (rig, calls) = waiting_hard()?;
-    let daemon = rig.mount.daemon()?;
-    let ended = rig.mount.try_unmount(&["--force"])?;
+    let mut hard = waiting_hard()?;
+    let daemon = hard.rig.mount.daemon()?;
+    let (code, said) = hard.shell.run("\"$LACUNA\" umount --force")?;
     ensure!(
-        ended.code == Some(1) && ended.stderr.contains("not known to be saved"),
-        "{ended:?}"
+        code == 1 && said.contains("not known to be saved"),
+        "{code}: {said}"
     );
-    ensure_freed(&rig, calls, daemon)
+    ensure_freed(hard, daemon)
 }
 
 fn client_log(rig: &Rig) -> Result<String> {
