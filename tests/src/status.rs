@@ -20,6 +20,21 @@ pub struct Status {
     pub cache_bytes_max: u64,
     pub rtt_us: u64,
     pub reconnects: u64,
+    /// Without a session, and what the last attempt to get one said.
+    pub down_secs: Option<u64>,
+    pub last_error: Option<String>,
+    /// With one, from which nothing comes.
+    pub silent_secs: Option<u64>,
+    pub waiting_count: u64,
+    pub waiting: Vec<Waiting>,
+}
+
+/// An operation that waits for the server.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Waiting {
+    pub operation: String,
+    pub path: Option<String>,
+    pub secs: u64,
 }
 
 impl Status {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use lacuna_transport::attr::NodeKind;
+use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -38,6 +39,9 @@ use crate::status::{MountName, MountStatus};
 const WORKERS: usize = 2;
 /// How long the last users of a mount are served after a signal took its name away.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long nothing may go on while what is left is saved after `umount -f`, also with `-o hard`: whoever says so wants
+/// an end of it.
+const FORCED_IDLE_MAX: Duration = Duration::from_secs(5);
 /// How long saying goodbye to the server may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -184,10 +188,16 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     say_ready(daemon)?;
 
     let mut in_use = true;
+    let mut patience = job.options.timeout;
     let result = tokio::select! {
         result = &mut ended => {
             in_use = false;
-            result.context("the FUSE thread died").flatten()
+            let ended = result.context("the FUSE thread died").flatten();
+            if matches!(ended, Ok(FuseEnd::Aborted)) {
+                tracing::warn!("unmounted by force: who waited for it got an error");
+                patience = Some(patience.map_or(FORCED_IDLE_MAX, |patience| patience.min(FORCED_IDLE_MAX)));
+            }
+            ended.map(drop)
         }
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
@@ -202,7 +212,7 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     serving.store(false, Ordering::Relaxed);
     fs.shared().notices.close();
     fs.shared().close();
-    let saved = save::at_the_end(&fs, &job.source, job.options.timeout).await;
+    let saved = save::at_the_end(&fs, &job.source, patience).await;
     if saved.is_err()
         && let LinkState::Connected(session) = link.state()
     {
@@ -234,12 +244,21 @@ fn claim(mounts: &Path, mountpoint: &Path) -> anyhow::Result<std::fs::File> {
     open().with_context(|| format!("cannot lock {}", path.display()))
 }
 
+/// How the kernel ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FuseEnd {
+    /// After the last close.
+    Unmounted,
+    /// By `umount -f`, whatever was under way.
+    Aborted,
+}
+
 /// Serves FUSE requests on threads of their own; the receiver tells when that ended.
 fn start_fuse(
     adapter: Adapter<QuicRemote>,
     device: std::os::fd::OwnedFd,
     fs: &Arc<FileSystem<QuicRemote>>,
-) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
+) -> anyhow::Result<oneshot::Receiver<anyhow::Result<FuseEnd>>> {
     let (sender, receiver) = oneshot::channel();
     let (ready, started) = std::sync::mpsc::channel();
     let shared = Arc::clone(fs.shared());
@@ -256,7 +275,13 @@ fn start_fuse(
             };
             let notifier = notify::start(shared, session.notifier());
             let _ = ready.send(notifier.map(drop));
-            let _ = sender.send(session.run().context("serving FUSE failed"));
+            let _ = sender.send(match session.run() {
+                Ok(()) => Ok(FuseEnd::Unmounted),
+                Err(error) if error.raw_os_error() == Some(Errno::CONNABORTED.raw_os_error()) => {
+                    Ok(FuseEnd::Aborted)
+                }
+                Err(error) => Err(error).context("serving FUSE failed"),
+            });
         })?;
     started
         .recv()

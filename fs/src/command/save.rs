@@ -60,10 +60,7 @@ pub(super) fn word(outcome: &anyhow::Result<()>) -> String {
 async fn flush(fs: &FileSystem<QuicRemote>, deadline: Option<Duration>) -> Vec<Error> {
     let shared = fs.shared();
     let all = async { Ok(fs.flush_all().await) };
-    let flushed = match deadline {
-        Some(_) => shared.while_it_goes_on("saving", all).await,
-        None => all.await,
-    };
+    let flushed = shared.while_it_goes_on_within(deadline, "save", all).await;
     flushed.unwrap_or_else(|error| vec![error])
 }
 

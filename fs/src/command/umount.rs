@@ -3,7 +3,7 @@
 //! | | before | then |
 //! |---|---|---|
 //! | | waits until everything is flushed at the server; what cannot be keeps it mounted | waits for the daemon, and repeats its last word |
-//! | `--force` | | the same |
+//! | `--force` | ends it for all its users, if it is in use | the same |
 //! | `--lazy` | | returns at once; the daemon lives on until its last user is done, and saves |
 //!
 //! A mount that stays is one whose data can still be read, and saved later: only who says so loses it.
@@ -35,7 +35,8 @@ pub struct UmountArgs {
     /// Take the mountpoint away at once, also while it is in use; what is left is saved in the background
     #[arg(long)]
     lazy: bool,
-    /// Unmount also if what was written cannot be saved, which may lose it; the exit code says so
+    /// Unmount also if it is in use, whose users get errors, and if what was written cannot be saved, which may lose
+    /// it; the exit code says so
     #[arg(long)]
     force: bool,
     /// How long all of this may take [default: for as long as something is sent, and 30 s after that]
@@ -78,7 +79,12 @@ pub fn umount(global: &Global, args: &UmountArgs) -> anyhow::Result<()> {
     }
     match mount::unmount(&path, args.lazy) {
         Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => bail!("{}", busy(&path)),
+        Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
+            if !args.force {
+                bail!("{}", busy(&path));
+            }
+            mount::abort(&path).with_context(|| format!("cannot unmount {shown}"))?;
+        }
         Err(error) => return Err(error).with_context(|| format!("cannot unmount {shown}")),
     }
     daemon.map_or(Ok(()), |mut daemon| daemon.end(&path))
@@ -171,6 +177,6 @@ fn busy(path: &Path) -> String {
             text.push_str(&format!(" and {} more", users.len() - USERS_SHOWN_MAX));
         }
     }
-    text.push_str(": end that use, or add --lazy");
+    text.push_str(": end that use, or add --lazy, or --force to end it for them");
     text
 }

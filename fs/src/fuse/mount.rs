@@ -258,6 +258,24 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> io::Result<()> {
     }
 }
 
+/// Ends what is mounted there for all its users, as `umount -f`: who waits for it gets an error at once, and its name
+/// goes. Only root may; without that the name alone goes.
+pub fn abort(mountpoint: &Path) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        let flags = UnmountFlags::FORCE | UnmountFlags::NOFOLLOW;
+        match rustix::mount::unmount(mountpoint, flags) {
+            // Still open somewhere.
+            Err(Errno::BUSY) => {}
+            other => return other.map_err(io::Error::from),
+        }
+    }
+    match unmount(mountpoint, true) {
+        // The daemon was faster.
+        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
+        other => other,
+    }
+}
+
 /// Processes that use something below `mountpoint`: what keeps it busy, as `PID (NAME)`.
 pub fn users_of(mountpoint: &Path) -> Vec<String> {
     let Ok(processes) = fs::read_dir("/proc") else {

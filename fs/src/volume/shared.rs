@@ -199,12 +199,22 @@ impl<R: Remote> Shared<R> {
         what: impl Into<Operation<'a>>,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        self.while_it_goes_on_within(self.deadline, what, work).await
+    }
+
+    /// The same with another deadline than that of the mount.
+    pub async fn while_it_goes_on_within<'a, T>(
+        &self,
+        deadline: Option<Duration>,
+        what: impl Into<Operation<'a>>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let (what, begun) = (what.into(), Instant::now());
         let mut noted = None;
         let mut work = pin!(work);
         let (mut sent, mut moved) = (self.counters.sent_bytes.value(), begun);
         loop {
-            let patience = self.deadline.map_or(NOTED_AFTER, |deadline| {
+            let patience = deadline.map_or(NOTED_AFTER, |deadline| {
                 deadline.saturating_sub(moved.elapsed()).min(NOTED_AFTER)
             });
             if let Ok(result) = tokio::time::timeout(patience, &mut work).await {
@@ -213,7 +223,7 @@ impl<R: Remote> Shared<R> {
             let sent_now = self.counters.sent_bytes.value();
             if sent_now != sent {
                 (sent, moved) = (sent_now, Instant::now());
-            } else if let Some(deadline) = self.deadline.filter(|deadline| moved.elapsed() >= *deadline) {
+            } else if let Some(deadline) = deadline.filter(|deadline| moved.elapsed() >= *deadline) {
                 return Err(too_late(&what, deadline));
             }
             noted.get_or_insert_with(|| self.waiting.note(&what, begun));

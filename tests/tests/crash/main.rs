@@ -7,6 +7,7 @@ use std::env;
 use anyhow::{Context, Result};
 
 mod client;
+mod no_server;
 mod server;
 mod writer;
 
