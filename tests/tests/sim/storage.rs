@@ -189,8 +189,8 @@ impl Backend for Storage {
         Ok(self.disk.bugs.attr(self.memory()?.stat(path)?))
     }
 
-    fn list(&self, path: &NodePath) -> Result<Vec<(NodeName, Attr)>> {
-        self.memory()?.list(path)
+    fn visit(&self, path: &NodePath, tell: &mut dyn FnMut(NodeName, Attr) -> Result<()>) -> Result<()> {
+        self.memory()?.visit(path, tell)
     }
 
     fn open(&self, path: &NodePath) -> Result<Arc<dyn OpenVolume>> {
