@@ -21,6 +21,7 @@ use lacuna_transport::limits::{
     HANDSHAKES_UNPROVEN_MAX, HELLO_TIMEOUT, READ_BYTES_MAX, SESSION_HANDLES_MAX, SESSIONS_MAX,
     WRITE_BYTES_MAX,
 };
+use lacuna_transport::path::NodePath;
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::identity::KeyId;
 use lacuna_transport::quic::packing::Packing;
@@ -35,9 +36,10 @@ use crate::access::{Access, AllowList, Entry};
 use crate::backend::Backend;
 use crate::buffers::BufferPool;
 use crate::catalog::Catalog;
-use crate::control::SessionReport;
+use crate::control::{LeaseReport, SessionReport};
 use crate::error::{Error, ErrorKind, Result};
-use crate::operations::{InstanceKey, Operations};
+use crate::lease::{self, Leases};
+use crate::operations::{InstanceKey, NodeTag, Operations};
 use crate::session::{self, Counters, Session};
 
 /// Read replies that are being filled or sent, all sessions together: 256 of the largest.
@@ -50,11 +52,13 @@ const DIGESTS_UNDER_WAY_MAX: usize = 4;
 /// For goodbyes to leave after the last session was closed.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bounds that a test can lower; each is one of [`lacuna_transport::limits`].
+/// Bounds that a test can lower; most are of [`lacuna_transport::limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     pub sessions_max: usize,
     pub session_handles_max: usize,
+    /// How long the lease of a client that lost its connection is kept for it.
+    pub lease_linger: Duration,
 }
 
 impl Default for Bounds {
@@ -62,6 +66,7 @@ impl Default for Bounds {
         Self {
             sessions_max: SESSIONS_MAX,
             session_handles_max: SESSION_HANDLES_MAX,
+            lease_linger: lease::LINGER_DEFAULT,
         }
     }
 }
@@ -78,6 +83,7 @@ pub struct Server {
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) packing: Packing,
     pub(crate) operations: Operations,
+    pub(crate) leases: Arc<Leases>,
     pub(crate) bounds: Bounds,
     read_only: bool,
     state: PathBuf,
@@ -123,6 +129,7 @@ impl Server {
             buffers: Arc::default(),
             packing: Packing::default(),
             operations: Operations::open(&state)?,
+            leases: Arc::new(Leases::open(&state, bounds.lease_linger)?),
             bounds,
             read_only,
             state,
@@ -194,6 +201,21 @@ impl Server {
             .collect();
         reports.sort_by_key(|report| report.session);
         reports
+    }
+
+    /// Takes the write lease of a volume away from who has it; returns who that was.
+    pub async fn break_lease(self: &Arc<Self>, path: &NodePath) -> Result<LeaseReport> {
+        let (server, path) = (Arc::clone(self), path.clone());
+        session::blocking(move || {
+            let tag = NodeTag::of(&server.backend.stat(&path)?);
+            let broken = server.leases.break_lease(tag).ok_or_else(|| {
+                let text = format!("nobody writes to '{path}'; 'lacunad leases' lists who writes to what");
+                Error::new(ErrorKind::NotFound, text)
+            })?;
+            tracing::warn!(volume = %path, holder = %broken, "the write lease was broken: its holder is fenced");
+            Ok(broken)
+        })
+        .await
     }
 
     /// Makes `session` the one of its instance and returns those before it that are not over.
@@ -282,7 +304,8 @@ impl Server {
         let session = Session::new(
             Arc::clone(self),
             connection.clone(),
-            key,
+            (key, entry.name.clone()),
+            address,
             number,
             read_only,
             counters,

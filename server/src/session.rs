@@ -20,6 +20,7 @@ mod change;
 mod digest;
 mod hello;
 mod lane;
+mod lease;
 mod list;
 mod map;
 mod name;
@@ -28,6 +29,7 @@ mod stream;
 mod work;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -36,8 +38,8 @@ use lacuna_transport::id::{Handle, RequestId};
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
 use lacuna_transport::quic::identity::KeyId;
-use lacuna_transport::wire::frame::{Code, Kind};
-use lacuna_transport::wire::message::{self, Features};
+use lacuna_transport::wire::frame::Code;
+use lacuna_transport::wire::message::Features;
 use parking_lot::Mutex;
 use quinn::Connection;
 use tokio::sync::Semaphore;
@@ -95,6 +97,9 @@ pub(crate) struct Session {
     server: Arc<Server>,
     connection: Connection,
     key: KeyId,
+    /// Of the allow list.
+    name: String,
+    address: SocketAddr,
     number: u64,
     read_only: bool,
     counters: Arc<Counters>,
@@ -123,7 +128,8 @@ impl Session {
     pub(crate) fn new(
         server: Arc<Server>,
         connection: Connection,
-        key: KeyId,
+        (key, name): (KeyId, String),
+        address: SocketAddr,
         number: u64,
         read_only: bool,
         counters: Arc<Counters>,
@@ -132,6 +138,8 @@ impl Session {
             server,
             connection,
             key,
+            name,
+            address,
             number,
             read_only,
             counters,
@@ -167,7 +175,10 @@ impl Session {
         };
         let open = std::mem::take(&mut self.handles.lock().open);
         self.counters.open_volumes.store(0, Ordering::Relaxed);
+        self.server.leases.leave(self.number);
+        let session = Arc::clone(&self);
         let closed = self.blocking(move || {
+            open.values().for_each(|node| session.part_from_lease(node));
             drop(open);
             Ok(())
         });
@@ -241,26 +252,22 @@ impl Session {
         if !features.contains(Features::EVENTS) {
             return std::future::pending().await;
         }
+        if features.contains(Features::LEASES) {
+            self.server.leases.join(self.number, &self.party.events);
+        }
         let mut stream = match self.connection.open_uni().await {
             Ok(stream) => stream,
             Err(error) => return End::new(CloseCode::Done, error.to_string()),
         };
         loop {
-            let Ok(changes) = self.party.events.take().await else {
+            let Ok(events) = self.party.events.take().await else {
                 let text = "this client does not take its events; connect again";
                 return self.end(End::new(CloseCode::Busy, text));
             };
-            for change in changes {
-                let body = message::encode(&change);
+            for event in events {
+                let (kind, body) = (event.kind(), event.encode());
                 let traffic = &self.counters.traffic;
-                let sent = frames::write_frame(
-                    &mut stream,
-                    traffic,
-                    Kind::VolumeChanged,
-                    Code::Done,
-                    RequestId(0),
-                    body,
-                );
+                let sent = frames::write_frame(&mut stream, traffic, kind, Code::Done, RequestId(0), body);
                 if let Err(error) = sent.await {
                     return self.end(End::from(error));
                 }

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -25,7 +26,8 @@ use crate::backend::sparse_file::SparseFiles;
 use crate::backend::stream::options::StreamOptions;
 use crate::backend::stream::{Stream, StreamVolume};
 use crate::control::ControlSocket;
-use crate::serve::Server;
+use crate::lease::LINGER_DEFAULT;
+use crate::serve::{Bounds, Server};
 use crate::state::DaemonLock;
 
 /// The port of lacuna, over UDP.
@@ -60,9 +62,17 @@ pub(super) struct Serve {
     /// Finish each stream when the last mount that had it open for writing is unmounted
     #[arg(long, requires = "streams")]
     finish_on_umount: bool,
+    /// How long a volume is kept for a client that wrote to it and lost its connection; then another may write, and
+    /// what the first one still had to save is refused
+    #[arg(long, value_name = "SECS", default_value_t = LINGER_DEFAULT.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..=LEASE_SECS_MAX))]
+    lease_time: u64,
     #[command(flatten)]
     state: super::State,
 }
+
+/// A day: longer than any network is out that is to come back by itself.
+const LEASE_SECS_MAX: u64 = 24 * 3600;
 
 const STREAM_HELP: &str = "\
 A volume NAME whose bytes go into the pipe FIFO, once and in order. The pipe is made if it is missing. Writes land in
@@ -94,7 +104,11 @@ impl Serve {
         let allowed = AllowList::load(&state)?.entries().count();
         raise_descriptor_limit();
         let backend = Export::new(Arc::new(folder), self.named(&state)?)?;
-        let server = Server::new(Arc::new(backend), state.clone(), self.read_only)?;
+        let bounds = Bounds {
+            lease_linger: Duration::from_secs(self.lease_time),
+            ..Bounds::default()
+        };
+        let server = Server::with_bounds(Arc::new(backend), state.clone(), self.read_only, bounds)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)

@@ -5,6 +5,7 @@ mod bounds;
 mod changes;
 mod digests;
 mod handover;
+mod leases;
 mod names;
 mod packing;
 
