@@ -56,6 +56,8 @@ pub struct OpenVolume<R: Remote> {
     readahead: Mutex<Readahead>,
     /// Errors of background writes that this handle has reported, or that came before it.
     failures_seen: AtomicU64,
+    /// How often the volume had been fenced when it was opened.
+    fences: u64,
 }
 
 /// The names of an open folder, as they were when reading it began.
@@ -211,6 +213,7 @@ impl<R: Remote> FileSystem<R> {
             access,
             readahead: Mutex::new(Readahead::new(self.shared.cache.bytes_max())),
             failures_seen: AtomicU64::new(outcome.failures),
+            fences: outcome.fences,
         };
         self.volumes.lock().insert(open, Arc::new(opened));
         open
@@ -391,6 +394,15 @@ impl<R: Remote> FileSystem<R> {
             .into_iter()
             .filter(|volume| volume.is_open())
             .collect()
+    }
+
+    /// The volume whose open handle at the server is this one.
+    #[cfg(feature = "quic")]
+    fn volume_bound(&self, is_it: impl Fn(&R::Volume) -> bool) -> Option<Arc<Volume<R>>> {
+        let known = self.namespace.lock().volumes();
+        let all = known.into_iter().chain(self.shared.all_unsettled());
+        let mut bound = all.filter(|volume| volume.bound().is_ok_and(|bound| is_it(&bound)));
+        bound.next()
     }
 
     async fn within<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {

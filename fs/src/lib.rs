@@ -29,6 +29,7 @@ pub mod namespace;
 pub mod overlay;
 pub mod readahead;
 pub mod remote;
+pub mod rescue;
 pub mod run_map;
 pub use lacuna_transport::size;
 #[cfg(feature = "quic")]

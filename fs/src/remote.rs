@@ -81,7 +81,8 @@ pub trait Remote: Send + Sync + 'static {
     /// All names of a folder, in byte order.
     fn list(&self, path: &NodePath) -> impl Future<Output = Result<Vec<(NodeName, Attr)>>> + Send;
 
-    /// Opens; fails with `Stale` if `path` is not the node `id` any more. The path is kept for opening
+    /// Opens; fails with `Stale` if `path` is not the node `id` any more, and for changes with `Busy` while another
+    /// client writes. The path is kept for opening
     /// again in a later session.
     fn open(
         &self,
@@ -92,6 +93,9 @@ pub trait Remote: Send + Sync + 'static {
 
     /// The largest size that the volume can have, in bytes.
     fn size_max(volume: &Self::Volume) -> u64;
+
+    /// True once the server has said that the write lease of an open volume is gone: it can be read, no more.
+    fn is_fenced(volume: &Self::Volume) -> bool;
 
     /// Attributes of an open volume, whatever became of its name.
     fn stat_open(&self, volume: &Self::Volume) -> impl Future<Output = Result<Attr>> + Send;

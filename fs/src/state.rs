@@ -12,6 +12,7 @@ use crate::error;
 
 const TRUSTED: &str = "known_servers";
 const MOUNTS: &str = "mounts";
+const RESCUE: &str = "rescue";
 
 #[derive(Debug)]
 pub struct StateDir {
@@ -137,6 +138,11 @@ impl StateDir {
         let path = self.path.join(MOUNTS);
         self.create(&path)?;
         Ok(path)
+    }
+
+    /// Where what could not be saved is kept; made when it is needed.
+    pub fn rescue(&self) -> PathBuf {
+        self.path.join(RESCUE)
     }
 
     fn create(&self, path: &Path) -> Result<(), StateError> {

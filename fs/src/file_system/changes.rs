@@ -47,20 +47,21 @@ impl<R: Remote> OpenVolume<R> {
 }
 
 impl<R: Remote> FileSystem<R> {
-    /// Takes in a write that needs no waiting. Call it within the runtime.
     /// The front of `data` that the volume can hold from `offset` on.
     pub fn fitting<'a>(&self, open: OpenId, offset: u64, data: &'a [u8]) -> Result<&'a [u8]> {
         let fitting = self.writable(open)?.volume.fitting(offset, data.len())?;
         Ok(data.get(..fitting).unwrap_or(data))
     }
 
+    /// Takes in a write that needs no waiting. Call it within the runtime.
     pub fn write_now(&self, open: OpenId, offset: u64, bytes: &[u8]) -> Result<WriteNow> {
-        self.writable(open)?.volume.write_now(offset, bytes)
+        let open = self.writable(open)?;
+        open.volume.write_now(open.fences, offset, bytes)
     }
 
     pub async fn write(&self, open: OpenId, offset: u64, bytes: &[u8], reach: Reach) -> Result<()> {
         let open = self.writable(open)?;
-        open.volume.write(offset, bytes).await?;
+        open.volume.write(open.fences, offset, bytes).await?;
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         match reach {
             Reach::Here => Ok(()),
@@ -92,13 +93,14 @@ impl<R: Remote> FileSystem<R> {
     /// Punches, zeroes or allocates a range.
     pub async fn reshape(&self, open: OpenId, how: Reshape, range: ByteRange, grow: bool) -> Result<()> {
         let open = self.writable(open)?;
-        self.going_on("fallocate", open.volume.reshape(how, range, grow))
+        self.going_on("fallocate", open.volume.reshape(open.fences, how, range, grow))
             .await
     }
 
     /// Takes in zeros or a hole, to be sent later; a hole beyond the end makes the volume larger too.
     pub async fn void(&self, open: OpenId, range: ByteRange, content: Content) -> Result<()> {
-        self.writable(open)?.volume.void(range, &content).await
+        let open = self.writable(open)?;
+        open.volume.void(open.fences, range, &content).await
     }
 
     /// Copies at the server; tells how many bytes.
@@ -109,8 +111,11 @@ impl<R: Remote> FileSystem<R> {
         if range.is_empty() {
             return Ok(0);
         }
-        self.going_on("copy", to.volume.copy_from(&from.volume, range, target.1))
-            .await
+        self.going_on(
+            "copy",
+            to.volume.copy_from(to.fences, &from.volume, range, target.1),
+        )
+        .await
     }
 
     /// Sets size and other attributes of a node.
@@ -144,8 +149,10 @@ impl<R: Remote> FileSystem<R> {
 
     /// Sets the size of a volume, open or not.
     async fn resize(&self, volume: &Arc<Volume<R>>, size: u64) -> Result<()> {
-        self.within("open", volume.open(Access::ReadWrite)).await?;
-        let resized = self.going_on("truncate", volume.resize(size)).await;
+        let opened = self.within("open", volume.open(Access::ReadWrite)).await?;
+        let resized = self
+            .going_on("truncate", volume.resize(opened.fences, size))
+            .await;
         volume.close(Access::ReadWrite);
         resized
     }

@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use super::FileSystem;
 use crate::error::ErrorKind;
 use crate::remote::link::Event;
-use crate::remote::quic::QuicRemote;
+use crate::remote::quic::{QuicRemote, QuicVolume};
 use crate::volume::Volume;
+use crate::volume::lease::Recalled;
 
 /// How often old changes are looked for.
 const TEND_PAUSE: Duration = Duration::from_millis(500);
@@ -24,6 +25,13 @@ pub async fn follow(fs: Arc<FileSystem<QuicRemote>>, mut events: mpsc::Receiver<
     while let Some(event) = events.recv().await {
         match event {
             Event::Changed(change) => fs.changed(&change),
+            Event::Recalled(session, handle) => {
+                let bound = |volume: &QuicVolume| volume.is_bound_to(session, handle);
+                // One that is not found is being closed.
+                if let Some(volume) = fs.volume_bound(bound).filter(|volume| volume.is_recalled()) {
+                    tokio::spawn(give_back(Arc::clone(&fs), volume));
+                }
+            }
             Event::Reconnected => {
                 // Changes may have been missed: until a volume was looked at again, nothing about it is
                 // answered as if the server would tell.
@@ -35,6 +43,18 @@ pub async fn follow(fs: Arc<FileSystem<QuicRemote>>, mut events: mpsc::Receiver<
                 fs.shared().send_again();
             }
         }
+    }
+}
+
+/// Gives the write lease of a volume back, or says that it is needed.
+async fn give_back(fs: Arc<FileSystem<QuicRemote>>, volume: Arc<Volume<QuicRemote>>) {
+    match volume.give_back().await {
+        Ok(Recalled::GivenBack) => return,
+        Ok(Recalled::Needed) => {}
+        Err(error) => tracing::debug!(volume = %volume.path(), %error, "cannot give the write lease back"),
+    }
+    if let Ok(bound) = volume.bound() {
+        fs.shared().remote.keep_lease(&bound).await;
     }
 }
 

@@ -21,7 +21,8 @@ impl<R: Remote> FileSystem<R> {
         let path = self.child(parent, name)?;
         let shared_path = SharedPath::new(path.clone());
         let created = self.shared.remote.create(&shared_path, node, exclusive);
-        let (bound, attr) = self.within("create", created).await?;
+        let created = self.within("create", created).await;
+        let (bound, attr) = self.shared.note_opened(&path, created)?;
         self.remember(path, &attr);
         let volume = self.namespace.lock().volume(attr.id)?;
         let outcome = volume.created(bound, attr);

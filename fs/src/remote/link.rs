@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use lacuna_transport::id::Handle;
 use lacuna_transport::wire::event;
 use lacuna_transport::wire::message::Features;
 use tokio::sync::{mpsc, watch};
@@ -32,6 +33,8 @@ pub enum LinkState {
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
     Changed(Change),
+    /// Another client wants to write to the volume that is open as this handle of this session.
+    Recalled(u64, Handle),
     /// There is a new session: events may have been missed.
     Reconnected,
 }
@@ -163,8 +166,15 @@ impl Link {
                         return "the mount ended".to_owned();
                     }
                 }
+                Ok(event::Event::LeaseRecalled(recalled)) => {
+                    tracing::debug!(who = recalled.who, "another client wants to write to a volume");
+                    let event = Event::Recalled(session.number, recalled.handle);
+                    if events.send(event).await.is_err() {
+                        return "the mount ended".to_owned();
+                    }
+                }
                 // Nothing is asked of the server that it would tell of with these.
-                Ok(event::Event::LeaseRecalled(_) | event::Event::LocksFreed(_)) => {}
+                Ok(event::Event::LocksFreed(_)) => {}
                 Err(RequestError::Protocol(error)) => {
                     session.close_broken(&error);
                     return error.to_string();
