@@ -36,7 +36,10 @@ pub(super) async fn at_the_end(
         tracing::error!(%error, "could not be saved");
     }
     let shared = fs.shared();
-    if tokio::time::timeout(RESCUE_TIMEOUT, shared.rescue.kept()).await.is_err() {
+    if tokio::time::timeout(RESCUE_TIMEOUT, shared.rescue.kept())
+        .await
+        .is_err()
+    {
         tracing::error!("a rescue file cannot be written in time");
     }
     let rescued = shared.rescue.reports();

@@ -41,7 +41,7 @@ impl State {
 
     /// Takes out what the server has not flushed; `None` if there is nothing.
     fn salvage(&mut self, volume: &str, why: &Error) -> Option<Salvage> {
-        if !self.back.is_unsettled() {
+        if !self.back.has_changes() {
             return None;
         }
         Some(Salvage {
@@ -106,6 +106,7 @@ impl<R: Remote> Volume<R> {
         }
         self.shared.notices.post(self.id);
         self.progress.notify_waiters();
+        self.arrived.notify_one();
         self.let_go_if_settled();
         let volume = Arc::clone(self);
         tokio::spawn(async move {

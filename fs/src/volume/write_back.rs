@@ -163,6 +163,11 @@ impl WriteBack {
         bytes
     }
 
+    /// True while there is a change that the server has not flushed, and may not have at all.
+    pub(super) fn has_changes(&self) -> bool {
+        self.overlay.patch_count() > 0 || self.is_unflushed() || self.grown_to.is_some()
+    }
+
     /// Takes out all that is to be sent or flushed.
     pub(super) fn salvage(&mut self) -> Vec<Piece> {
         let pieces = self.overlay.all().map(|(range, content, is_taken)| Piece {

@@ -1,6 +1,7 @@
 //! A volume that another client got: what was not saved, who hears of it, and what is seen from then on.
 
 use super::*;
+use crate::overlay::Content;
 use crate::volume::lease::Recalled;
 
 /// Two volumes' worth of a file system with a folder for rescue files.
@@ -35,25 +36,33 @@ async fn what_is_late_is_refused_told_once_and_kept() {
     remote.fence(&path("v"));
     remote.change(&path("v"), |content| content.write_bytes(0, b"other"));
     write(&fs, open, 2, b"late").await.unwrap();
-    fs.reshape(open, Reshape::Punch, at(8192, 4096), false).await.unwrap_err();
+    fs.reshape(open, Reshape::Punch, at(8192, 4096), false)
+        .await
+        .unwrap_err();
     // Each handle once.
     for handle in [open, second] {
         assert_eq!(kind(fs.flush(handle, true).await), ErrorKind::Fenced);
         fs.flush(handle, true).await.unwrap();
         assert_eq!(kind(write(&fs, handle, 0, b"never").await), ErrorKind::Fenced);
-        assert_eq!(kind(fs.void(handle, at(0, 4096), Content::Hole).await), ErrorKind::Fenced);
+        assert_eq!(
+            kind(fs.void(handle, at(0, 4096), Content::Hole).await),
+            ErrorKind::Fenced
+        );
         let punched = fs.reshape(handle, Reshape::Punch, at(0, 4096), false);
         assert_eq!(kind(punched.await), ErrorKind::Fenced);
         assert_eq!(bytes(&fs, handle, at(0, 6)).await, b"other");
     }
     fs.shared().rescue.kept().await;
     let reports = fs.shared().rescue.reports();
-    let [report] = &reports[..] else { panic!("{reports:?}") };
+    let [report] = &reports[..] else {
+        panic!("{reports:?}")
+    };
     let kept = std::fs::read(report.file.as_ref().unwrap()).unwrap();
     assert_eq!(&kept[2..6], b"late");
     assert_eq!((report.bytes, report.left_out_bytes), (4, 0));
     assert_eq!(fs.shared().counters.lost_bytes.value(), 4);
     assert_eq!(server(&remote, at(0, 6)).await, b"other\0");
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(fs.shared().all_unsettled().is_empty());
 
     let (anew, keep_cache) = fs.open(id, Access::ReadWrite).await.unwrap();
@@ -66,16 +75,20 @@ async fn what_is_late_is_refused_told_once_and_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_had_saved_everything_loses_nothing() {
-    let (remote, fs, _id, open, folder) = bed().await;
+    let (remote, fs, id, open, _folder) = bed().await;
     write(&fs, open, 0, b"saved").await.unwrap();
     fs.flush(open, true).await.unwrap();
     remote.fence(&path("v"));
-    let resized = fs.set_attr(_id, Some(0), NewAttr::default()).await;
-    // A new open has a lease of its own; through this one nothing is changed.
-    resized.unwrap();
-    write(&fs, open, 0, b"late").await.unwrap();
-    assert_eq!(kind(fs.flush(open, true).await), ErrorKind::Fenced);
-    drop(folder);
+    let zeroed = fs.reshape(open, Reshape::Zero, at(0, 4096), false).await;
+    assert_eq!(kind(zeroed), ErrorKind::Fenced);
+    fs.flush(open, true).await.unwrap();
+    fs.shared().rescue.kept().await;
+    assert_eq!(fs.shared().rescue.reports(), []);
+    assert_eq!(fs.shared().counters.lost_bytes.value(), 0);
+    assert_eq!(bytes(&fs, open, at(0, 5)).await, b"saved");
+    assert_eq!(kind(write(&fs, open, 0, b"late").await), ErrorKind::Fenced);
+    fs.set_attr(id, Some(2), NewAttr::default()).await.unwrap();
+    assert_eq!(remote.content(&path("v")).unwrap().size, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +110,12 @@ async fn a_batch_of_an_older_lease_is_not_sent_under_a_newer_one() {
     let (anew, _) = fs.open(id, Access::ReadWrite).await.unwrap();
     write(&fs, anew, 64 * UNIT, b"new").await.unwrap();
     fs.flush(anew, true).await.unwrap();
-    assert!(server(&remote, at(0, 64 * UNIT)).await.iter().all(|byte| *byte == 9));
+    assert!(
+        server(&remote, at(0, 64 * UNIT))
+            .await
+            .iter()
+            .all(|byte| *byte == 9)
+    );
     assert_eq!(server(&remote, at(64 * UNIT, 3)).await, b"new");
 }
 
@@ -118,7 +136,10 @@ async fn a_lease_is_given_back_once_all_is_saved_and_nobody_writes() {
     assert_eq!(bytes(&fs, reader, at(0, 4)).await, b"text");
     assert_eq!(kind(fs.open(id, Access::ReadWrite).await), ErrorKind::Busy);
     let refused = fs.shared().refused_opens();
-    assert!(refused.len() == 1 && refused[0].1.contains("host-b"), "{refused:?}");
+    assert!(
+        refused.len() == 1 && refused[0].1.contains("host-b"),
+        "{refused:?}"
+    );
     remote.hold_leases(false);
     fs.open(id, Access::ReadWrite).await.unwrap();
     assert!(fs.shared().refused_opens().is_empty());
