@@ -23,6 +23,8 @@ pub mod extent_map;
 pub mod file_system;
 #[cfg(feature = "fuse")]
 pub mod fuse;
+#[cfg(feature = "quic")]
+pub mod instance;
 pub mod location;
 pub mod mount_options;
 pub mod namespace;

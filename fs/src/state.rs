@@ -13,6 +13,7 @@ use crate::error;
 const TRUSTED: &str = "known_servers";
 const MOUNTS: &str = "mounts";
 const RESCUE: &str = "rescue";
+const INSTANCES: &str = "instances";
 
 #[derive(Debug)]
 pub struct StateDir {
@@ -138,6 +139,11 @@ impl StateDir {
         let path = self.path.join(MOUNTS);
         self.create(&path)?;
         Ok(path)
+    }
+
+    /// Where processes say that they live; made when it is needed.
+    pub fn instances(&self) -> PathBuf {
+        self.path.join(INSTANCES)
     }
 
     /// Where what could not be saved is kept; made when it is needed.

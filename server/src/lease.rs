@@ -187,6 +187,17 @@ impl Leases {
         reports
     }
 
+    /// A holder has said goodbye: nothing is kept for it. Blocks.
+    pub fn forget_holder(&self, key: InstanceKey) {
+        let mut journal = self.journal.lock();
+        let freed = self.table.lock().forget_holder(key);
+        for (tag, lease, holder) in freed {
+            journal.write(&Record::Freed(tag, lease, holder), false, &self.table);
+        }
+        drop(journal);
+        self.changed.send_replace(());
+    }
+
     fn release(&self, tag: NodeTag, opener: Opener) {
         let mut journal = self.journal.lock();
         let freed = {

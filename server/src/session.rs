@@ -178,8 +178,7 @@ impl Session {
         self.server.leases.leave(self.number);
         let session = Arc::clone(&self);
         let closed = self.blocking(move || {
-            open.values().for_each(|node| session.part_from_lease(node));
-            drop(open);
+            session.part_from_leases(open);
             Ok(())
         });
         // Nobody waits for the outcome but the next session, below.

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 use lacuna_transport::id::Handle;
 use lacuna_transport::wire::event;
 use lacuna_transport::wire::message::Features;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::Change;
 use super::session::{LinkCounters, RequestError, Session, Target};
 use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{Claim, Dead};
 
 /// First pause before connecting again.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -46,6 +48,8 @@ pub struct Link {
     counters: Arc<LinkCounters>,
     sessions: AtomicU64,
     state: watch::Sender<LinkState>,
+    /// Says that this instance lives, until it has said goodbye.
+    claim: Mutex<Option<Claim>>,
 }
 
 impl Link {
@@ -63,6 +67,7 @@ impl Link {
             counters,
             sessions: AtomicU64::new(1),
             state,
+            claim: Mutex::new(None),
         });
         let (sender, receiver) = mpsc::channel(EVENTS_MAX);
         tokio::spawn(Arc::clone(&link).keep(sender));
@@ -118,10 +123,39 @@ impl Link {
         }
     }
 
+    /// Holds this until the server was told goodbye.
+    pub fn hold(&self, claim: Claim) {
+        *self.claim.lock() = Some(claim);
+    }
+
     /// Closes, and waits until the goodbye has left the machine.
     pub async fn close_and_wait(&self) {
         self.close();
         self.endpoint.wait_idle().await;
+        let claim = self.claim.lock().take();
+        if let Some(Err(error)) = claim.map(Claim::end) {
+            tracing::debug!(%error, "cannot remove the file of this instance");
+        }
+    }
+
+    /// Says goodbye for instances that died without; gives back those that the server has heard of.
+    pub async fn say_goodbye_for(&self, dead: Vec<Dead>) -> Vec<Dead> {
+        let mut heard = Vec::new();
+        for dead in dead {
+            let target = Target {
+                instance: dead.instance,
+                ..self.target.clone()
+            };
+            match Session::open(&self.endpoint, &target, 0, Arc::default()).await {
+                Ok(session) => session.close(),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot say goodbye for a process that died");
+                    break;
+                }
+            }
+            heard.push(dead);
+        }
+        heard
     }
 
     async fn keep(self: Arc<Self>, events: mpsc::Sender<Event>) {

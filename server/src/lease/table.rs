@@ -289,6 +289,22 @@ impl Table {
         true
     }
 
+    /// A holder has said goodbye: nothing is kept for it any more. Returns what that frees.
+    pub fn forget_holder(&mut self, key: InstanceKey) -> Vec<(NodeTag, LeaseId, Holder)> {
+        let its = |entry: &Entry| {
+            let lingers = matches!(entry.hold, Hold::Lingering { .. });
+            let holder = entry.holder.as_ref().filter(|holder| holder.key == key);
+            holder.filter(|_| lingers).cloned()
+        };
+        let freed = self.entries.iter();
+        let freed = freed.filter_map(|(tag, entry)| Some((*tag, entry.lease, its(entry)?)));
+        let freed: Vec<_> = freed.collect();
+        for (tag, ..) in &freed {
+            self.set_free(*tag);
+        }
+        freed
+    }
+
     /// Its holder needs it.
     pub fn keep(&mut self, tag: NodeTag) {
         if let Some(entry) = self.entries.get_mut(&tag) {

@@ -1,5 +1,6 @@
 //! Getting the write lease of a volume for a handle, and giving it back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use lacuna_transport::id::{Handle, LeaseId};
@@ -89,11 +90,16 @@ impl Session {
         Ok(())
     }
 
-    /// The session is over. A client that has not said goodbye may come back for its leases.
-    pub(super) fn part_from_lease(&self, node: &OpenNode) {
+    /// The session is over, and with it its handles. A client that has not said goodbye may come back for its leases.
+    /// Blocks.
+    pub(super) fn part_from_leases(&self, open: HashMap<Handle, Arc<OpenNode>>) {
         let clean = self.left.get().is_some_and(|left| *left);
-        if let Some(lease) = node.lease().filter(|_| !clean) {
+        for lease in open.values().filter_map(|node| node.lease()).filter(|_| !clean) {
             lease.abandon();
+        }
+        drop(open);
+        if clean {
+            self.server.leases.forget_holder(self.holder_key());
         }
     }
 
