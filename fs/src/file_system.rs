@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lacuna_transport::attr::{Attr, NodeKind, Space};
 use lacuna_transport::digest::UnitHash;
 use lacuna_transport::extent::Extent;
-use lacuna_transport::id::NodeId;
+use lacuna_transport::id::{Handle, NodeId};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lru::LruCache;
@@ -61,6 +61,8 @@ pub struct OpenVolume<R: Remote> {
     readahead: Mutex<Readahead>,
     /// Errors of background writes that this handle has reported, or that came before it.
     failures_seen: AtomicU64,
+    /// How often the volume had been fenced when it was opened.
+    fences: u64,
 }
 
 /// The names of an open folder, as they were when reading it began.
@@ -258,6 +260,7 @@ impl<R: Remote> FileSystem<R> {
             access,
             readahead: Mutex::new(Readahead::new(self.shared.cache.bytes_max())),
             failures_seen: AtomicU64::new(outcome.failures),
+            fences: outcome.fences,
         };
         self.volumes.lock().insert(open, Arc::new(opened));
         open
@@ -447,6 +450,16 @@ impl<R: Remote> FileSystem<R> {
             .into_iter()
             .filter(|volume| volume.is_open())
             .collect()
+    }
+
+    /// The volume whose open handle at the server is this one.
+    fn volume_bound(&self, session: u64, handle: Handle) -> Option<Arc<Volume<R>>> {
+        let known = self.namespace.lock().volumes();
+        let mut all = known.into_iter().chain(self.shared.all_unsettled());
+        all.find(|volume| {
+            let bound = volume.bound();
+            bound.is_ok_and(|bound| R::is_bound_to(&bound, session, handle))
+        })
     }
 
     async fn within<'a, T>(

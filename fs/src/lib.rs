@@ -23,6 +23,8 @@ pub mod extent_map;
 pub mod file_system;
 #[cfg(feature = "fuse")]
 pub mod fuse;
+#[cfg(feature = "quic")]
+pub mod instance;
 pub mod location;
 pub mod memory;
 pub mod mount_options;
@@ -30,6 +32,7 @@ pub mod namespace;
 pub mod overlay;
 pub mod readahead;
 pub mod remote;
+pub mod rescue;
 pub mod run_map;
 pub use lacuna_transport::size;
 #[cfg(feature = "quic")]

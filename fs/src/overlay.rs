@@ -368,6 +368,14 @@ impl Overlay {
         }
     }
 
+    /// All changes in ascending order, each with whether the server has taken it.
+    pub fn all(&self) -> impl Iterator<Item = (ByteRange, Content, bool)> {
+        self.patches.iter().map(|(start, patch)| {
+            let is_taken = matches!(patch.stage, Stage::Applied(_));
+            (span(*start, patch.end), patch.content.clone(), is_taken)
+        })
+    }
+
     /// Gives everything up; returns how many bytes of data no server had.
     pub fn clear(&mut self) -> u64 {
         let unsent = self.unsent_bytes();

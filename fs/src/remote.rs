@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
 use lacuna_transport::digest::{Hashing, UnitHash};
-use lacuna_transport::id::{BootId, Generation, NodeId};
+use lacuna_transport::id::{BootId, Generation, Handle, NodeId};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::map_page::MapPage;
@@ -87,7 +87,8 @@ pub trait Remote: Send + Sync + 'static {
     /// All names of a folder, in byte order.
     fn list(&self, path: &NodePath) -> impl Future<Output = Result<Vec<(NodeName, Attr)>>> + Send;
 
-    /// Opens; fails with `Stale` if `path` is not the node `id` any more. The path is kept for opening
+    /// Opens; fails with `Stale` if `path` is not the node `id` any more, and for changes with `Busy` while another
+    /// client writes. The path is kept for opening
     /// again in a later session.
     fn open(
         &self,
@@ -98,6 +99,15 @@ pub trait Remote: Send + Sync + 'static {
 
     /// The largest size that the volume can have, in bytes.
     fn size_max(volume: &Self::Volume) -> u64;
+
+    /// True once the server has said that the write lease of an open volume is gone: it can be read, no more.
+    fn is_fenced(volume: &Self::Volume) -> bool;
+
+    /// True if it is this handle of this session.
+    fn is_bound_to(volume: &Self::Volume, session: u64, handle: Handle) -> bool;
+
+    /// Says that the write lease that a volume was asked for is needed here.
+    fn keep_lease(&self, volume: &Self::Volume) -> impl Future<Output = ()> + Send;
 
     /// Attributes of an open volume, whatever became of its name.
     fn stat_open(&self, volume: &Self::Volume) -> impl Future<Output = Result<Attr>> + Send;
@@ -258,6 +268,8 @@ pub enum Named<'a, V> {
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
     Changed(Change),
+    /// Another client wants to write to the volume that is open as this handle of this session.
+    Recalled(u64, Handle),
     /// There is a new session: events may have been missed.
     Reconnected,
 }

@@ -12,6 +12,8 @@ use crate::error;
 
 const TRUSTED: &str = "known_servers";
 const MOUNTS: &str = "mounts";
+const RESCUE: &str = "rescue";
+const INSTANCES: &str = "instances";
 
 #[derive(Debug)]
 pub struct StateDir {
@@ -137,6 +139,16 @@ impl StateDir {
         let path = self.path.join(MOUNTS);
         self.create(&path)?;
         Ok(path)
+    }
+
+    /// Where processes say that they live; made when it is needed.
+    pub fn instances(&self) -> PathBuf {
+        self.path.join(INSTANCES)
+    }
+
+    /// Where what could not be saved is kept; made when it is needed.
+    pub fn rescue(&self) -> PathBuf {
+        self.path.join(RESCUE)
     }
 
     fn create(&self, path: &Path) -> Result<(), StateError> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::remote::link::{Link, LinkState};
 use crate::remote::quic::QuicRemote;
+use crate::rescue::RescueReport;
 use crate::volume::Shared;
 use crate::volume::waiting::Waiter;
 
@@ -45,9 +46,16 @@ pub struct MountStatus {
     /// Payload that the server took; more than was written where it had to be sent again.
     #[serde(default)]
     pub sent_bytes: u64,
-    /// Acknowledged, and gone: the volume does not exist any more.
+    /// Acknowledged, and not at the server: the volume does not exist any more, took it too late, or another client
+    /// writes to it.
     #[serde(default)]
     pub lost_bytes: u64,
+    /// The latest losses to other clients, and the files that keep what was lost.
+    #[serde(default)]
+    pub rescued: Vec<RescueReport>,
+    /// Volumes that could not be opened for writing when that was last tried.
+    #[serde(default)]
+    pub refused_opens: Vec<RefusedOpen>,
     /// Cached, being fetched or being read, in whole pages of 4 KiB.
     pub cache_bytes: u64,
     pub cache_bytes_max: u64,
@@ -83,6 +91,14 @@ impl From<Waiter> for WaitingOperation {
             secs: waiter.since.elapsed().as_secs(),
         }
     }
+}
+
+/// Another client writes to the volume.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RefusedOpen {
+    pub volume: String,
+    /// Names that client.
+    pub why: String,
 }
 
 /// Who a mount is, apart from its counters.
@@ -126,6 +142,8 @@ impl MountStatus {
             dirty_bytes: shared.dirty_bytes(),
             sent_bytes: shared.counters.sent_bytes.value(),
             lost_bytes: shared.counters.lost_bytes.value(),
+            rescued: shared.rescue.reports(),
+            refused_opens: refused_opens(shared),
             cache_bytes: shared.cache.bytes(),
             cache_bytes_max: shared.cache.bytes_max(),
             rtt_us,
@@ -135,4 +153,13 @@ impl MountStatus {
             waiting: shared.waiting.named().into_iter().map(Into::into).collect(),
         }
     }
+}
+
+fn refused_opens(shared: &Shared<QuicRemote>) -> Vec<RefusedOpen> {
+    let refused = shared.refused_opens().into_iter();
+    let refused = refused.map(|(path, why)| RefusedOpen {
+        volume: path.to_string(),
+        why,
+    });
+    refused.collect()
 }

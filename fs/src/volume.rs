@@ -13,10 +13,11 @@
 //! * what was acknowledged stays in the overlay until it is flushed at the server.
 //!
 //! The parts: `read` (plan and gather), `flight` (fetch and share), `map` (fetch and seek), `write` (take
-//! in), `write_back` (send and flush), `refused` (what the server never takes),
+//! in), `write_back` (send and flush), `refused` (what the server never takes), `lease` (when another may write),
 //! `reshape` (changes that wait for the server).
 
 pub mod flight;
+pub mod lease;
 pub mod map;
 pub mod notices;
 pub mod read;
@@ -79,6 +80,10 @@ struct State {
     /// The base whose pages the kernel may hold.
     kernel_base: Option<Generation>,
     back: WriteBack,
+    /// How often the write lease was lost to another client: see `lease`.
+    fences: u64,
+    /// The server asked for the lease, and was not answered yet.
+    recalled: bool,
 }
 
 pub struct Volume<R: Remote> {
@@ -126,6 +131,8 @@ pub struct OpenOutcome {
     pub keep_cache: bool,
     /// Errors of background writes so far: those are not this handle's.
     pub failures: u64,
+    /// How often the volume has been fenced so far.
+    pub fences: u64,
 }
 
 /// Who says what the attributes are.
@@ -210,6 +217,8 @@ impl<R: Remote> Volume<R> {
             followed: false,
             kernel_base: None,
             back: WriteBack::default(),
+            fences: 0,
+            recalled: false,
         };
         Self {
             path: SharedPath::new(path),
@@ -312,7 +321,8 @@ impl<R: Remote> Volume<R> {
         } else if bound {
             self.shared.remote.stat(&path).await?
         } else {
-            let (volume, attr) = self.shared.remote.open(&self.path, self.id, access).await?;
+            let opened = self.shared.remote.open(&self.path, self.id, access).await;
+            let (volume, attr) = self.shared.note_opened(&path, opened)?;
             self.bind(volume, access);
             attr
         };
@@ -338,6 +348,7 @@ impl<R: Remote> Volume<R> {
         Some(OpenOutcome {
             keep_cache: state.kernel_base == Some(state.base),
             failures: state.back.failures(),
+            fences: state.fences,
         })
     }
 
@@ -363,13 +374,17 @@ impl<R: Remote> Volume<R> {
         state.followed = true;
         let keep_cache = state.kernel_base == Some(state.base);
         state.kernel_base = Some(state.base);
-        let failures = state.back.failures();
+        let (failures, fences) = (state.back.failures(), state.fences);
         let incomplete = state.map.first_unknown(0).is_some();
         drop(state);
         if incomplete {
             self.start_loading_map();
         }
-        OpenOutcome { keep_cache, failures }
+        OpenOutcome {
+            keep_cache,
+            failures,
+            fences,
+        }
     }
 
     /// Closes once. After the last one the map and the cached data stay, for the next open.
@@ -498,7 +513,9 @@ impl<R: Remote> Volume<R> {
     /// Looks at the open volume again, whatever became of its name, and takes in what changed.
     pub async fn resync(self: &Arc<Self>) -> Result<()> {
         self.settle().await?;
-        let attr = self.shared.remote.stat_open(&*self.bound()?).await?;
+        let bound = self.bound()?;
+        let attr = self.shared.remote.stat_open(&bound).await?;
+        self.heed_look(&bound);
         self.update(attr);
         self.state.lock().followed = true;
         Ok(())

@@ -11,7 +11,7 @@
 //!
 //! Lock order: table, then node, then event queue. None is held across an await.
 //!
-//! Left out on purpose: leases. Folders have no node here: their generation follows from their stamp.
+//! Left out on purpose: who may write ([`crate::lease`]). Folders have no node here: their generation follows from their stamp.
 
 pub mod events;
 mod never;

@@ -3,6 +3,7 @@
 mod allow;
 mod clients;
 mod key;
+mod leases;
 mod revoke;
 mod serve;
 
@@ -39,6 +40,10 @@ enum Command {
     Revoke(revoke::Revoke),
     /// Print who may connect and who is connected.
     Clients(clients::Clients),
+    /// Print which volumes are open for writing, and by whom.
+    Leases(leases::Leases),
+    /// Take a volume away from the client that writes to it: what it sends from then on is refused.
+    BreakLease(leases::BreakLease),
 }
 
 /// Where identity, allow list and control socket are.
@@ -68,9 +73,14 @@ impl Cli {
             Command::Allow(command) => command.run(),
             Command::Revoke(command) => command.run(),
             Command::Clients(command) => command.run(),
+            Command::Leases(command) => command.run(),
+            Command::BreakLease(command) => command.run(),
         }
     }
 }
+
+/// A daemon of another version, maybe.
+const NONSENSE: &str = "the running lacunad answered nonsense; restart it if it was updated";
 
 fn identity(state: &Path) -> anyhow::Result<Identity> {
     Ok(Identity::load_or_create(state)?)
@@ -83,9 +93,7 @@ fn reload(state: &Path) -> anyhow::Result<Option<usize>> {
         .context("the allow list was changed, but the running lacunad did not confirm it; restart it")?;
     match answer {
         Some(Answer::Reloaded { closed }) => Ok(Some(closed)),
-        Some(Answer::Clients { .. } | Answer::Failed { .. }) => {
-            anyhow::bail!("the running lacunad answered nonsense")
-        }
+        Some(_) => anyhow::bail!(NONSENSE),
         None => Ok(None),
     }
 }

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | `reload` | after the allow list was read again and every session it no longer admits was closed |
 //! | `clients` | the live sessions |
+//! | `leases` | who writes to what |
+//! | `break-lease PATH` | whose write lease that was |
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -15,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lacuna_transport::limits::PATH_BYTES_MAX;
+use lacuna_transport::path::NodePath;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
@@ -24,9 +28,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::serve::Server;
 
 const SOCKET_NAME: &str = "control.sock";
-const REQUEST_BYTES_MAX: usize = 64;
-/// Some hundred bytes for each of the sessions a server can have.
-const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// A word and a path.
+const REQUEST_BYTES_MAX: usize = 64 + PATH_BYTES_MAX;
+/// Some hundred bytes for each of the sessions, or leases, a server can have.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
+const BREAK_LEASE: &[u8] = b"break-lease ";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A live session, for people and scripts.
@@ -45,6 +51,30 @@ pub struct SessionReport {
     pub bytes_received: u64,
 }
 
+/// A write lease that is held, for people and scripts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseReport {
+    /// The path by which it was opened last.
+    pub volume: String,
+    /// Of the client that writes, as in the allow list.
+    pub name: String,
+    pub address: String,
+    pub since_unix_secs: u64,
+    pub age_secs: u64,
+    /// Its connection is lost, and so many seconds are left to come back; null while it is there.
+    pub lingers_secs: Option<u64>,
+}
+
+impl std::fmt::Display for LeaseReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}), for {} s", self.name, self.address, self.age_secs)?;
+        match self.lingers_secs {
+            Some(secs) => write!(f, "; its connection is lost, and it has {secs} s to come back"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What the daemon says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -55,6 +85,13 @@ pub enum Answer {
     },
     Clients {
         sessions: Vec<SessionReport>,
+    },
+    Leases {
+        leases: Vec<LeaseReport>,
+    },
+    /// Who had it.
+    LeaseBroken {
+        lease: LeaseReport,
     },
     Failed {
         error: String,
@@ -130,13 +167,32 @@ async fn answer(mut stream: tokio::net::UnixStream, server: &Arc<Server>) -> io:
         b"clients" => Answer::Clients {
             sessions: server.sessions(),
         },
-        _ => Answer::Failed {
-            error: "unknown request".to_owned(),
+        b"leases" => Answer::Leases {
+            leases: server.leases.reports(),
+        },
+        other => match other.strip_prefix(BREAK_LEASE) {
+            Some(path) => break_lease(server, path).await,
+            None => Answer::Failed {
+                error: "unknown request".to_owned(),
+            },
         },
     };
     let mut text = serde_json::to_vec(&answer).map_err(io::Error::other)?;
     text.push(b'\n');
     stream.write_all(&text).await
+}
+
+async fn break_lease(server: &Arc<Server>, path: &[u8]) -> Answer {
+    let broken = match NodePath::new(path) {
+        Ok(path) => server.break_lease(&path).await,
+        Err(error) => Err(Error::new(ErrorKind::Invalid, error.to_string())),
+    };
+    match broken {
+        Ok(lease) => Answer::LeaseBroken { lease },
+        Err(error) => Answer::Failed {
+            error: error.to_string(),
+        },
+    }
 }
 
 /// Asks the daemon of a state folder; `None` if none runs. Blocks.

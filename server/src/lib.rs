@@ -2,7 +2,8 @@
 //!
 //! * [`backend`]: the one door to storage, and what is behind it.
 //! * [`generation`], [`catalog`]: which content a volume has, who has it open, who is told of changes.
-//! * [`operations`]: changes of names, each with effect once.
+//! * [`operations`]: changes of names, each with effect once; [`lease`]: one writer of a volume at a time;
+//!   [`journal`]: what a restart knows of both.
 //! * [`access`]: who may connect.
 //! * [`state`], [`control`]: the state folder, and talking to the daemon that runs on it.
 //! * [`serve`], [`session`]: QUIC in, requests answered; [`buffers`]: memory for their payloads.
@@ -25,6 +26,8 @@ pub mod control;
 pub mod error;
 mod fair;
 pub mod generation;
+pub mod journal;
+pub mod lease;
 pub mod memory;
 pub mod operations;
 pub mod serve;

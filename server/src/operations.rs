@@ -26,7 +26,7 @@ use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 
 use lacuna_transport::attr::Attr;
-use lacuna_transport::id::{InstanceId, NodeId, OperationId};
+use lacuna_transport::id::{BootId, InstanceId, NodeId, OperationId};
 use lacuna_transport::limits::{INSTANCES_KEPT_MAX, OPERATIONS_KEPT_MAX};
 use lacuna_transport::quic::identity::KeyId;
 use parking_lot::{Condvar, Mutex};
@@ -48,6 +48,24 @@ impl InstanceKey {
         let digest: [u8; 32] = hash.finalize().into();
         Self(digest.first_chunk().copied().unwrap_or_default())
     }
+
+    /// A client that names no instance, in one session of one run of the server.
+    pub fn of_session(run: BootId, session: u64) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(run.0);
+        hash.update(session.to_le_bytes());
+        let digest: [u8; 32] = hash.finalize().into();
+        Self(digest.first_chunk().copied().unwrap_or_default())
+    }
+
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    /// As [`Self::to_bytes`] gave them.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
 }
 
 /// What kind of change a number stands for.
@@ -60,7 +78,7 @@ pub enum OperationKind {
 }
 
 /// A node, told from a later one with the same id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NodeTag {
     pub id: NodeId,
     pub birth_ns: u64,

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use lacuna_transport::id::BootId;
 use lacuna_transport::limits::{HELLO_TIMEOUT, SESSION_HANDLES_MAX, SESSIONS_MAX};
+use lacuna_transport::path::NodePath;
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::KeyId;
@@ -38,10 +39,11 @@ use crate::access::{Access, AllowList, Entry};
 use crate::backend::Backend;
 use crate::buffers::BufferPool;
 use crate::catalog::Catalog;
-use crate::control::SessionReport;
+use crate::control::{LeaseReport, SessionReport};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lease::{self, Leases};
 use crate::memory::{Division, MEMORY_BYTES_DEFAULT};
-use crate::operations::{InstanceKey, Operations};
+use crate::operations::{InstanceKey, NodeTag, Operations};
 use crate::session::{self, Counters, Session};
 
 /// For goodbyes to leave after the last session was closed.
@@ -54,6 +56,8 @@ pub struct Bounds {
     pub session_handles_max: usize,
     /// The budget that [`crate::memory`] divides.
     pub memory_bytes: u64,
+    /// How long the lease of a client that lost its connection is kept for it.
+    pub lease_linger: Duration,
 }
 
 impl Default for Bounds {
@@ -62,6 +66,7 @@ impl Default for Bounds {
             sessions_max: SESSIONS_MAX,
             session_handles_max: SESSION_HANDLES_MAX,
             memory_bytes: MEMORY_BYTES_DEFAULT,
+            lease_linger: lease::LINGER_DEFAULT,
         }
     }
 }
@@ -76,6 +81,7 @@ pub struct Server {
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) packing: Packing,
     pub(crate) operations: Operations,
+    pub(crate) leases: Arc<Leases>,
     pub(crate) bounds: Bounds,
     read_only: bool,
     state: PathBuf,
@@ -132,6 +138,7 @@ impl Server {
             buffers: Arc::new(BufferPool::new(kept_bytes)),
             packing: Packing::default(),
             operations: Operations::open(&state)?,
+            leases: Arc::new(Leases::open(&state, bounds.lease_linger)?),
             bounds,
             read_only,
             state,
@@ -204,6 +211,21 @@ impl Server {
             .collect();
         reports.sort_by_key(|report| report.session);
         reports
+    }
+
+    /// Takes the write lease of a volume away from who has it; returns who that was.
+    pub async fn break_lease(self: &Arc<Self>, path: &NodePath) -> Result<LeaseReport> {
+        let (server, path) = (Arc::clone(self), path.clone());
+        session::blocking(move || {
+            let tag = NodeTag::of(&server.backend.stat(&path)?);
+            let broken = server.leases.break_lease(tag).ok_or_else(|| {
+                let text = format!("nobody writes to '{path}'; 'lacunad leases' lists who writes to what");
+                Error::new(ErrorKind::NotFound, text)
+            })?;
+            tracing::warn!(volume = %path, holder = %broken, "the write lease was broken: its holder is fenced");
+            Ok(broken)
+        })
+        .await
     }
 
     /// Makes `session` the one of its instance and returns those before it that are not over.
@@ -307,7 +329,8 @@ impl Server {
         let session = Session::new(
             Arc::clone(self),
             connection.clone(),
-            key,
+            (key, entry.name.clone()),
+            address,
             number,
             read_only,
             counters,

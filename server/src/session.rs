@@ -20,6 +20,7 @@ mod change;
 mod digest;
 mod hello;
 mod lane;
+mod lease;
 mod list;
 mod listing;
 mod map;
@@ -29,6 +30,7 @@ mod stream;
 mod work;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -39,8 +41,8 @@ use lacuna_transport::limits::{LANE_STALL_TIMEOUT, REPLY_TIMEOUT};
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
 use lacuna_transport::quic::identity::KeyId;
-use lacuna_transport::wire::frame::{Code, Kind};
-use lacuna_transport::wire::message::{self, Features};
+use lacuna_transport::wire::frame::Code;
+use lacuna_transport::wire::message::Features;
 use parking_lot::Mutex;
 use quinn::Connection;
 use tokio::sync::Semaphore;
@@ -101,6 +103,9 @@ pub(crate) struct Session {
     server: Arc<Server>,
     connection: Connection,
     key: KeyId,
+    /// Of the allow list.
+    name: String,
+    address: SocketAddr,
     number: u64,
     read_only: bool,
     counters: Arc<Counters>,
@@ -130,7 +135,8 @@ impl Session {
     pub(crate) fn new(
         server: Arc<Server>,
         connection: Connection,
-        key: KeyId,
+        (key, name): (KeyId, String),
+        address: SocketAddr,
         number: u64,
         read_only: bool,
         counters: Arc<Counters>,
@@ -139,6 +145,8 @@ impl Session {
             server,
             connection,
             key,
+            name,
+            address,
             number,
             read_only,
             counters,
@@ -174,10 +182,17 @@ impl Session {
         };
         let open = std::mem::take(&mut self.handles.lock().open);
         self.counters.open_volumes.store(0, Ordering::Relaxed);
+        self.server.leases.leave(self.number);
+        let session = Arc::clone(&self);
         let under_way = self.work.begin();
         // Not out of the client's share, which may hang for ever.
         let closed = blocking(move || {
-            drop(open);
+            let (open, places): (HashMap<_, _>, Vec<_>) = open
+                .into_iter()
+                .map(|(handle, (node, place))| ((handle, node), place))
+                .unzip();
+            session.part_from_leases(open);
+            drop(places);
             drop(under_way);
             Ok(())
         });
@@ -282,17 +297,20 @@ impl Session {
         if !features.contains(Features::EVENTS) {
             return std::future::pending().await;
         }
+        if features.contains(Features::LEASES) {
+            self.server.leases.join(self.number, &self.party.events);
+        }
         let mut stream = match self.connection.open_uni().await {
             Ok(stream) => stream,
             Err(error) => return End::new(CloseCode::Done, error.to_string()),
         };
         loop {
-            let Ok(changes) = self.party.events.take().await else {
+            let Ok(events) = self.party.events.take().await else {
                 let text = "this client does not take its events; connect again";
                 return self.end(End::new(CloseCode::Busy, text));
             };
-            for change in changes {
-                let body = message::encode(&change);
+            for event in events {
+                let (kind, body) = (event.kind(), event.encode());
                 let traffic = &self.counters.traffic;
                 let Ok(share) = self.memory(EVENT_BYTES).await else {
                     return self.end(End::new(CloseCode::Busy, "no memory for an event; connect again"));
@@ -301,7 +319,7 @@ impl Session {
                 let sent = frames::write_frame_held(
                     &mut stream,
                     traffic,
-                    (Kind::VolumeChanged, Code::Done, RequestId(0)),
+                    (kind, Code::Done, RequestId(0)),
                     Bytes::from(body),
                     Vec::new(),
                     |bytes| paid(bytes, &share),

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use lacuna_transport::id::InstanceId;
 use lacuna_transport::quic::endpoint;
+use lacuna_transport::quic::identity::KeyId;
 use tokio::sync::mpsc;
 
 use crate::compress::Compress;
 use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{Claim, Dead};
 use crate::location::Location;
 use crate::memory::Division;
 use crate::remote::address::refusal;
@@ -53,9 +55,30 @@ pub async fn connect(
             error = refusal(&name, address) => Err(error),
         };
         match result {
-            Ok(link) => return Ok(link),
+            Ok((link, events)) => {
+                live(state, &link, pin).await;
+                return Ok((link, events));
+            }
             Err(error) => failure = error,
         }
     }
     Err(failure)
+}
+
+/// Looks after processes that died, and has others look after this one.
+async fn live(state: &StateDir, link: &Link, server: KeyId) {
+    let folder = state.instances();
+    let heard = link.say_goodbye_for(Dead::find(&folder, server)).await;
+    for dead in heard {
+        if let Err(error) = dead.forget() {
+            tracing::debug!(%error, "cannot remove the file of a process that died");
+        }
+    }
+    match Claim::new(&folder, server, link.target().instance) {
+        Ok(claim) => link.hold(claim),
+        // If this process is killed, others may have to wait before they can write.
+        Err(error) => {
+            tracing::debug!(folder = %folder.display(), %error, "cannot say that this process lives")
+        }
+    }
 }

@@ -122,6 +122,7 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     // A server that takes no changes makes the mount read-only, so that tools hear it from the kernel.
     let read_only = job.options.read_only || link.is_read_only();
     let fs = Arc::new(FileSystem::new(remote, root.clone(), job.options.settings()));
+    fs.shared().rescue.keep_in(state.rescue());
     let mounts = state.mounts()?;
     let control = ControlSocket::bind(&mounts).with_context(|| {
         format!(

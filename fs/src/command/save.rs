@@ -8,6 +8,7 @@ use crate::control::SAVED;
 use crate::error::{Error, ErrorKind};
 use crate::file_system::FileSystem;
 use crate::remote::quic::QuicRemote;
+use crate::rescue::{RESCUE_TIMEOUT, RescueReport};
 
 /// Has everything written so far flushed. The error says what could not be, and can be later: what belongs to
 /// a volume that the server does not have any more is [`at_the_end`]'s to report.
@@ -35,9 +36,17 @@ pub(super) async fn at_the_end(
         tracing::error!(%error, "could not be saved");
     }
     let shared = fs.shared();
+    if tokio::time::timeout(RESCUE_TIMEOUT, shared.rescue.kept())
+        .await
+        .is_err()
+    {
+        tracing::error!("a rescue file cannot be written in time");
+    }
+    let rescued = shared.rescue.reports();
     let (left, lost) = (shared.dirty_bytes(), shared.counters.lost_bytes.value());
     let why = match errors.first() {
         Some(error) => error.to_string(),
+        None if !rescued.is_empty() => rescued.iter().map(lost_to_another).collect::<Vec<_>>().join("; "),
         None if lost > 0 => {
             let names: Vec<String> = shared.lost().iter().map(|path| format!("'{path}'")).collect();
             let names = names.join(", ");
@@ -62,6 +71,14 @@ async fn flush(fs: &FileSystem<QuicRemote>, deadline: Option<Duration>) -> Vec<E
     let all = async { Ok(fs.flush_all().await) };
     let flushed = shared.while_it_goes_on_within(deadline, "save", all).await;
     flushed.unwrap_or_else(|error| vec![error])
+}
+
+fn lost_to_another(report: &RescueReport) -> String {
+    let kept = match &report.file {
+        Some(file) => format!("what was lost is in {}", file.display()),
+        None => "what was lost could not be kept".to_owned(),
+    };
+    format!("'{}' was written by another client; {kept}", report.volume)
 }
 
 fn unsaved(source: &str, bytes: u64, why: impl std::fmt::Display) -> anyhow::Error {

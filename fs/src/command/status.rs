@@ -87,11 +87,22 @@ pub fn status(global: &Global, args: &StatusArgs) -> anyhow::Result<()> {
                 "  written     {written}, {sent} sent, {dirty} not flushed yet"
             )?;
             if mount.lost_bytes > 0 {
-                writeln!(
-                    out,
-                    "  lost        {}: the volumes are gone",
-                    human(mount.lost_bytes)
-                )?;
+                let why = if mount.rescued.is_empty() {
+                    "the volumes are gone"
+                } else {
+                    "see below"
+                };
+                writeln!(out, "  lost        {}: {why}", human(mount.lost_bytes))?;
+            }
+            for lost in &mount.rescued {
+                let kept = match &lost.file {
+                    Some(file) => format!("{} are kept in {}", human(lost.bytes), file.display()),
+                    None => "nothing of it is kept".to_owned(),
+                };
+                writeln!(out, "  lost        of '{}': {kept} ({})", lost.volume, lost.why)?;
+            }
+            for open in &mount.refused_opens {
+                writeln!(out, "  busy        {}", open.why)?;
             }
             let (used, max) = (human(mount.cache_bytes), human(mount.cache_bytes_max));
             writeln!(out, "  cache       {used} of {max}")?;

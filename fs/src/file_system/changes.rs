@@ -48,20 +48,21 @@ impl<R: Remote> OpenVolume<R> {
 }
 
 impl<R: Remote> FileSystem<R> {
-    /// Takes in a write that needs no waiting. Call it within the runtime.
     /// The front of `data` that the volume can hold from `offset` on.
     pub fn fitting<'a>(&self, open: OpenId, offset: u64, data: &'a [u8]) -> Result<&'a [u8]> {
         let fitting = self.writable(open)?.volume.fitting(offset, data.len())?;
         Ok(data.get(..fitting).unwrap_or(data))
     }
 
+    /// Takes in a write that needs no waiting. Call it within the runtime.
     pub fn write_now(&self, open: OpenId, offset: u64, bytes: &[u8]) -> Result<WriteNow> {
-        self.writable(open)?.volume.write_now(offset, bytes)
+        let open = self.writable(open)?;
+        open.volume.write_now(open.fences, offset, bytes)
     }
 
     pub async fn write(&self, open: OpenId, offset: u64, bytes: &[u8], reach: Reach) -> Result<()> {
         let open = self.writable(open)?;
-        open.volume.write(offset, bytes).await?;
+        open.volume.write(open.fences, offset, bytes).await?;
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         match reach {
             Reach::Here => Ok(()),
@@ -94,13 +95,17 @@ impl<R: Remote> FileSystem<R> {
     pub async fn reshape(&self, open: OpenId, how: Reshape, range: ByteRange, grow: bool) -> Result<()> {
         let open = self.writable(open)?;
         let path = open.volume.path();
-        self.going_on(("fallocate", &path), open.volume.reshape(how, range, grow))
-            .await
+        self.going_on(
+            ("fallocate", &path),
+            open.volume.reshape(open.fences, how, range, grow),
+        )
+        .await
     }
 
     /// Takes in zeros or a hole, to be sent later; a hole beyond the end makes the volume larger too.
     pub async fn void(&self, open: OpenId, range: ByteRange, content: Content) -> Result<()> {
-        self.writable(open)?.volume.void(range, &content).await
+        let open = self.writable(open)?;
+        open.volume.void(open.fences, range, &content).await
     }
 
     /// Copies at the server; tells how many bytes.
@@ -112,7 +117,7 @@ impl<R: Remote> FileSystem<R> {
             return Ok(0);
         }
         let path = to.volume.path();
-        let copied = to.volume.copy_from(&from.volume, range, target.1);
+        let copied = to.volume.copy_from(to.fences, &from.volume, range, target.1);
         self.going_on(("copy", &path), copied).await
     }
 
@@ -150,9 +155,12 @@ impl<R: Remote> FileSystem<R> {
     /// Sets the size of a volume, open or not.
     async fn resize(&self, volume: &Arc<Volume<R>>, size: u64) -> Result<()> {
         let path = volume.path();
-        self.within(("open", &path), volume.open(Access::ReadWrite))
+        let opened = self
+            .within(("open", &path), volume.open(Access::ReadWrite))
             .await?;
-        let resized = self.going_on(("truncate", &path), volume.resize(size)).await;
+        let resized = self
+            .going_on(("truncate", &path), volume.resize(opened.fences, size))
+            .await;
         volume.close(Access::ReadWrite);
         resized
     }

@@ -17,6 +17,7 @@ use super::FileSystem;
 use crate::error::ErrorKind;
 use crate::remote::{Event, Remote};
 use crate::volume::Volume;
+use crate::volume::lease::Recalled;
 
 /// How often old changes are looked for.
 const TEND_PAUSE: Duration = Duration::from_millis(500);
@@ -38,6 +39,13 @@ pub async fn follow<R: Remote>(fs: Arc<FileSystem<R>>, mut events: mpsc::Receive
     while let Some(event) = events.recv().await {
         match event {
             Event::Changed(change) => fs.changed(&change),
+            Event::Recalled(session, handle) => {
+                // One that is not found is being closed.
+                let bound = fs.volume_bound(session, handle);
+                if let Some(volume) = bound.filter(|volume| volume.is_recalled()) {
+                    tokio::spawn(give_back(Arc::clone(&fs), volume));
+                }
+            }
             Event::Reconnected => {
                 // Changes may have been missed: until a volume was looked at again, nothing about it is
                 // answered as if the server would tell.
@@ -50,6 +58,18 @@ pub async fn follow<R: Remote>(fs: Arc<FileSystem<R>>, mut events: mpsc::Receive
                 fs.shared().send_again();
             }
         }
+    }
+}
+
+/// Gives the write lease of a volume back, or says that it is needed.
+async fn give_back<R: Remote>(fs: Arc<FileSystem<R>>, volume: Arc<Volume<R>>) {
+    match volume.give_back().await {
+        Ok(Recalled::GivenBack) => return,
+        Ok(Recalled::Needed) => {}
+        Err(error) => tracing::debug!(volume = %volume.path(), %error, "cannot give the write lease back"),
+    }
+    if let Ok(bound) = volume.bound() {
+        fs.shared().remote.keep_lease(&bound).await;
     }
 }
 

@@ -23,7 +23,7 @@ impl<R: Remote> FileSystem<R> {
         let created = self.shared.remote.create(&shared_path, node, exclusive);
         let created = self.within(("create", &path), created).await;
         self.listings.lock().changed(parent);
-        let (bound, attr) = created?;
+        let (bound, attr) = self.shared.note_opened(&path, created)?;
         self.remember(path, &attr);
         let volume = self.namespace.lock().volume(attr.id)?;
         let outcome = volume.created(bound, attr);

@@ -6,6 +6,7 @@ use lacuna_transport::attr::{NewAttr, NewNode, NewTime, Timestamp};
 use lacuna_transport::wire::message::{RenameMode, Reshape};
 use proptest::prelude::*;
 
+mod lease;
 mod races;
 
 use super::changes::Reach;

@@ -26,6 +26,7 @@ use super::backoff::{Backoff, PAUSE_WANTED};
 use super::hearing::{Heard, Hearing, TICK};
 use super::session::{LinkCounters, RequestError, Session, Target};
 use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{Claim, Dead};
 
 /// Events not yet taken by the file system; a full queue slows the server's event stream down.
 const EVENTS_MAX: usize = 1024;
@@ -51,6 +52,8 @@ pub struct Link {
     silent_since: watch::Sender<Option<Instant>>,
     /// How many wait for a session.
     wanted: watch::Sender<usize>,
+    /// Says that this instance lives, until it has said goodbye.
+    claim: Mutex<Option<Claim>>,
 }
 
 /// Somebody waits for a session.
@@ -87,6 +90,7 @@ impl Link {
             state,
             silent_since: watch::Sender::new(None),
             wanted: watch::Sender::new(0),
+            claim: Mutex::new(None),
         });
         let (sender, receiver) = mpsc::channel(EVENTS_MAX);
         tokio::spawn(Arc::clone(&link).keep(sender));
@@ -168,11 +172,41 @@ impl Link {
         }
     }
 
+    /// Holds this until the server was told goodbye.
+    pub fn hold(&self, claim: Claim) {
+        *self.claim.lock() = Some(claim);
+    }
+
     /// Closes, and waits until the goodbye has left the machine.
     pub async fn close_and_wait(&self) {
         self.close();
         let endpoint = self.endpoint.lock().clone();
         endpoint.wait_idle().await;
+        let claim = self.claim.lock().take();
+        if let Some(Err(error)) = claim.map(Claim::end) {
+            tracing::debug!(%error, "cannot remove the file of this instance");
+        }
+    }
+
+    /// Says goodbye for instances that died without; gives back those that the server has heard of.
+    pub async fn say_goodbye_for(&self, dead: Vec<Dead>) -> Vec<Dead> {
+        let endpoint = self.endpoint.lock().clone();
+        let mut heard = Vec::new();
+        for dead in dead {
+            let target = Target {
+                instance: dead.instance,
+                ..self.target.clone()
+            };
+            match Session::open(&endpoint, &target, 0, Arc::default()).await {
+                Ok(session) => session.close(),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot say goodbye for a process that died");
+                    break;
+                }
+            }
+            heard.push(dead);
+        }
+        heard
     }
 
     async fn keep(self: Arc<Self>, events: mpsc::Sender<Event>) {
@@ -221,8 +255,15 @@ impl Link {
                         return "the mount ended".to_owned();
                     }
                 }
+                Ok(event::Event::LeaseRecalled(recalled)) => {
+                    tracing::debug!(who = recalled.who, "another client wants to write to a volume");
+                    let event = Event::Recalled(session.number, recalled.handle);
+                    if events.send(event).await.is_err() {
+                        return "the mount ended".to_owned();
+                    }
+                }
                 // Nothing is asked of the server that it would tell of with these.
-                Ok(event::Event::LeaseRecalled(_) | event::Event::LocksFreed(_)) => {}
+                Ok(event::Event::LocksFreed(_)) => {}
                 Err(RequestError::Protocol(error)) => {
                     session.close_broken(&error);
                     return error.to_string();

@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, NewTime, NodeKind, Space, Timestamp};
 use lacuna_transport::digest::{InUnits, UnitHash};
 use lacuna_transport::extent::{Extent, ExtentKind};
-use lacuna_transport::id::{BootId, Generation, NodeId};
+use lacuna_transport::id::{BootId, Generation, Handle, NodeId};
 use lacuna_transport::limits::VOLUME_BYTES_MAX;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
@@ -39,6 +39,8 @@ pub struct Content {
     pub modified: Timestamp,
     /// Its name was taken away.
     pub unlinked: bool,
+    /// Raised when somebody else gets its write lease.
+    pub lease: u64,
 }
 
 impl Content {
@@ -165,6 +167,8 @@ struct State {
     lacks: Features,
     /// Changes that begin below it are too late.
     refuse_below: u64,
+    /// Somebody else writes to all volumes.
+    held: bool,
 }
 
 /// How long things take at the server.
@@ -226,6 +230,18 @@ pub struct MemoryRemote {
 #[derive(Debug)]
 pub struct MemoryVolume {
     id: u64,
+    lease: u64,
+    fenced: AtomicBool,
+}
+
+impl MemoryVolume {
+    fn new(id: u64, lease: u64) -> Self {
+        Self {
+            id,
+            lease,
+            fenced: AtomicBool::new(false),
+        }
+    }
 }
 
 impl MemoryRemote {
@@ -287,6 +303,16 @@ impl MemoryRemote {
     /// Refuses changes that begin below `offset`, for good, as a stream does.
     pub fn refuse_below(&self, offset: u64) {
         self.state.lock().refuse_below = offset;
+    }
+
+    /// Gives the write lease of a volume to somebody else, who is done with it already.
+    pub fn fence(&self, path: &NodePath) {
+        self.change(path, |content| content.lease += 1);
+    }
+
+    /// Somebody else writes to every volume from now on (or no more).
+    pub fn hold_leases(&self, held: bool) {
+        self.state.lock().held = held;
     }
 
     pub fn delay(&self, delays: Delays) {
@@ -364,17 +390,28 @@ impl MemoryRemote {
         Ok(answer(id, content))
     }
 
-    async fn apply(&self, id: u64, boot: BootId, change: impl FnOnce(&mut Content) + Send) -> Result<Attr> {
+    async fn apply(
+        &self,
+        volume: &MemoryVolume,
+        boot: BootId,
+        change: impl FnOnce(&mut Content) + Send,
+    ) -> Result<Attr> {
         self.reached().await;
         let delays = self.state.lock().delays;
         tokio::task::yield_now().await;
         pause(delays.before).await;
-        let attr = self.apply_now(id, boot, change);
+        let attr = self.apply_now(volume, boot, change);
         pause(delays.answer).await;
         attr
     }
 
-    fn apply_now(&self, id: u64, boot: BootId, change: impl FnOnce(&mut Content)) -> Result<Attr> {
+    fn apply_now(
+        &self,
+        volume: &MemoryVolume,
+        boot: BootId,
+        change: impl FnOnce(&mut Content),
+    ) -> Result<Attr> {
+        let id = volume.id;
         let mut state = self.asked()?;
         if let Some(kind) = state.fail_changes {
             return Err(Error::new(kind, "made to fail"));
@@ -383,6 +420,10 @@ impl MemoryRemote {
             return Err(Error::new(ErrorKind::Disconnected, "another run"));
         }
         let content = state.content(id)?;
+        if content.lease != volume.lease {
+            volume.fenced.store(true, Ordering::Relaxed);
+            return Err(Error::new(ErrorKind::Fenced, "somebody else had it"));
+        }
         change(content);
         let attr = attr_of(id, content);
         if state.lose_answers > 0 {
@@ -444,6 +485,16 @@ impl Remote for MemoryRemote {
         VOLUME_BYTES_MAX
     }
 
+    fn is_fenced(volume: &MemoryVolume) -> bool {
+        volume.fenced.load(Ordering::Relaxed)
+    }
+
+    fn is_bound_to(_: &MemoryVolume, _: u64, _: Handle) -> bool {
+        false
+    }
+
+    async fn keep_lease(&self, _: &MemoryVolume) {}
+
     async fn stat(&self, path: &NodePath) -> Result<Attr> {
         self.reached().await;
         if path.is_root() {
@@ -481,12 +532,16 @@ impl Remote for MemoryRemote {
         Ok(all)
     }
 
-    async fn open(&self, path: &SharedPath, _id: NodeId, _access: Access) -> Result<(MemoryVolume, Attr)> {
+    async fn open(&self, path: &SharedPath, _id: NodeId, access: Access) -> Result<(MemoryVolume, Attr)> {
         self.reached().await;
         let mut state = self.asked()?;
+        if state.held && access == Access::ReadWrite {
+            return Err(Error::new(ErrorKind::Busy, "held by host-b"));
+        }
         let id = state.id(&path.path())?;
-        let attr = attr_of(id, state.content(id)?);
-        Ok((MemoryVolume { id }, attr))
+        let content = state.content(id)?;
+        let (attr, lease) = (attr_of(id, content), content.lease);
+        Ok((MemoryVolume::new(id, lease), attr))
     }
 
     async fn stat_open(&self, volume: &MemoryVolume) -> Result<Attr> {
@@ -621,7 +676,7 @@ impl Remote for MemoryRemote {
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.check_place(&ranges)?;
         let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.as_ref().to_vec()).collect();
-        self.apply(volume.id, boot, |content| {
+        self.apply(volume, boot, |content| {
             let mut rest = &bytes[..];
             for range in &ranges {
                 let (front, back) = rest.split_at(usize::try_from(range.len()).unwrap_or(0));
@@ -642,7 +697,7 @@ impl Remote for MemoryRemote {
         grow: bool,
     ) -> Result<Attr> {
         self.check_place(&[range])?;
-        self.apply(volume.id, boot, |content| {
+        self.apply(volume, boot, |content| {
             let size = if grow {
                 content.size.max(range.end())
             } else {
@@ -659,7 +714,7 @@ impl Remote for MemoryRemote {
     }
 
     async fn resize(&self, volume: &MemoryVolume, boot: BootId, size: u64) -> Result<Attr> {
-        self.apply(volume.id, boot, |content| content.resize(size)).await
+        self.apply(volume, boot, |content| content.resize(size)).await
     }
 
     async fn copy(
@@ -673,7 +728,7 @@ impl Remote for MemoryRemote {
             (content.bytes(range), content.extents(range))
         })?;
         let attr = self
-            .apply(target.0.id, boot, |content| {
+            .apply(target.0, boot, |content| {
                 for extent in extents {
                     let skip = extent.range.start() - source.1.start();
                     let range = ByteRange::at_saturating(target.1 + skip, extent.range.len());
@@ -697,7 +752,10 @@ impl Remote for MemoryRemote {
         if let Some(kind) = self.state.lock().fail_flush.take() {
             return Err(Error::new(kind, "made to fail"));
         }
-        let attr = self.apply(volume.id, boot, |_| {}).await?;
+        // It needs no lease.
+        let lease = self.state.lock().content(volume.id)?.lease;
+        let anybody = MemoryVolume::new(volume.id, lease);
+        let attr = self.apply(&anybody, boot, |_| {}).await?;
         let mut state = self.state.lock();
         let now = state.content(volume.id)?.clone();
         state.flushed.insert(volume.id, now);
@@ -741,7 +799,8 @@ impl Remote for MemoryRemote {
             content.mode = node.mode;
         }
         let attr = attr_of(id, content);
-        Ok((MemoryVolume { id }, attr))
+        let lease = content.lease;
+        Ok((MemoryVolume::new(id, lease), attr))
     }
 
     async fn make_folder(&self, path: &NodePath, _node: NewNode) -> Result<Attr> {

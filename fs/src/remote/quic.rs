@@ -14,7 +14,7 @@ use std::time::Duration;
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
 use lacuna_transport::compression::probe::Probe;
 use lacuna_transport::digest::UnitHash;
-use lacuna_transport::id::{BootId, Generation, Handle, NodeId, OperationId};
+use lacuna_transport::id::{BootId, Generation, Handle, LeaseId, NodeId, OperationId};
 use lacuna_transport::limits::{FOLDER_NODES_MAX, VOLUME_BYTES_MAX};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
@@ -54,7 +54,7 @@ pub struct QuicVolume {
     id: NodeId,
     /// Tells the node from a later one that got the same id.
     birth_ns: u64,
-    access: Access,
+    lease: Mutex<Lease>,
     /// Number of the session, and the volume's handle in it.
     bound: Mutex<(u64, Handle)>,
     /// Whether what is written to it was found to shrink.
@@ -63,6 +63,26 @@ pub struct QuicVolume {
     size_max: AtomicU64,
     /// Held while opening again.
     rebinding: tokio::sync::Mutex<()>,
+}
+
+/// What a volume may be used for at the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lease {
+    /// Reading.
+    None,
+    /// Changes; without a number an older server lets it.
+    Held(Option<LeaseId>),
+    /// Reading, since another client may write.
+    Gone,
+}
+
+impl Lease {
+    fn of(opened: &Opened, access: Access) -> Self {
+        match access {
+            Access::Read => Self::None,
+            Access::ReadWrite => Self::Held(opened.lease),
+        }
+    }
 }
 
 impl QuicRemote {
@@ -88,7 +108,7 @@ impl QuicRemote {
             path: path.clone(),
             id: opened.attr.id,
             birth_ns: opened.attr.birth_ns,
-            access,
+            lease: Mutex::new(Lease::of(opened, access)),
             bound: Mutex::new((session, opened.handle)),
             shrinking: Probe::default(),
             size_max: AtomicU64::new(size_max(opened)),
@@ -169,13 +189,50 @@ impl QuicVolume {
         if !self.path.is_named() {
             return Err(replaced());
         }
-        let opened = open(session, &self.path.path(), self.id, self.access).await?;
+        let opened = self.open_again(session).await?;
         if opened.attr.birth_ns != self.birth_ns {
             return Err(replaced());
         }
         *self.bound.lock() = (session.number, opened.handle);
         self.size_max.store(size_max(&opened), Ordering::Relaxed);
         Ok((opened.handle, Some(opened.attr)))
+    }
+
+    /// Goes on with the lease there was; once that is gone, for reading.
+    async fn open_again(&self, session: &Session) -> Result<Opened, RequestError> {
+        let path = self.path.path();
+        let held = *self.lease.lock();
+        if let Lease::Held(lease) = held {
+            match open(session, &path, self.id, Access::ReadWrite, lease).await {
+                Err(RequestError::Failed(ErrorCode::Fenced, _)) => *self.lease.lock() = Lease::Gone,
+                opened => {
+                    let opened = opened?;
+                    *self.lease.lock() = Lease::Held(opened.lease);
+                    return Ok(opened);
+                }
+            }
+        }
+        open(session, &path, self.id, Access::Read, None).await
+    }
+
+    /// The handle in this session, for a change.
+    async fn handle_to_change(&self, session: &Session) -> Result<Handle, RequestError> {
+        let handle = self.handle(session).await?;
+        if *self.lease.lock() == Lease::Gone {
+            let text = format!(
+                "{} was written by another client, or its lease was broken",
+                self.path
+            );
+            return Err(RequestError::Failed(ErrorCode::Fenced, text));
+        }
+        Ok(handle)
+    }
+
+    /// Takes note of what became of a change.
+    fn heed<T>(&self, result: &Result<T, RequestError>) {
+        if matches!(result, Err(RequestError::Failed(ErrorCode::Fenced, _))) {
+            *self.lease.lock() = Lease::Gone;
+        }
     }
 }
 
@@ -211,6 +268,7 @@ async fn open(
     path: &NodePath,
     id: NodeId,
     access: Access,
+    lease: Option<LeaseId>,
 ) -> Result<Opened, RequestError> {
     let opened: Opened = session
         .ask(
@@ -218,7 +276,7 @@ async fn open(
             message::encode(&OpenRequest {
                 path: path.clone(),
                 write: access == Access::ReadWrite,
-                lease: None,
+                lease,
             }),
         )
         .await?;
@@ -272,9 +330,33 @@ impl Remote for QuicRemote {
 
     async fn open(&self, path: &SharedPath, id: NodeId, access: Access) -> Result<(QuicVolume, Attr)> {
         let (number, opened) = retrying!(self, format!("open {path}"), |session| async {
-            Ok((session.number, open(session, &path.path(), id, access).await?))
+            Ok((
+                session.number,
+                open(session, &path.path(), id, access, None).await?,
+            ))
         })?;
         Ok((self.bind(path, access, number, &opened), opened.attr))
+    }
+
+    fn is_fenced(volume: &QuicVolume) -> bool {
+        *volume.lease.lock() == Lease::Gone
+    }
+
+    fn is_bound_to(volume: &QuicVolume, session: u64, handle: Handle) -> bool {
+        *volume.bound.lock() == (session, handle)
+    }
+
+    async fn keep_lease(&self, volume: &QuicVolume) {
+        let (number, handle) = *volume.bound.lock();
+        // A session that is gone is not asked any more.
+        if let LinkState::Connected(session) = self.link.state()
+            && session.number == number
+        {
+            let kept = session.tell(Kind::KeepLease, message::encode(&HandleRequest { handle }));
+            if let Err(error) = kept.await {
+                tracing::debug!(volume = %volume.path, ?error, "the server does not hear that the lease is needed");
+            }
+        }
     }
 
     async fn stat_open(&self, volume: &QuicVolume) -> Result<Attr> {
@@ -351,6 +433,7 @@ impl Remote for QuicRemote {
     ) -> Result<Attr> {
         let session = self.session_of(boot).await?;
         let result = change::write(&session, volume, ranges, slices).await;
+        volume.heed(&result);
         change::outcome(&session, result, || format!("write {}", volume.path))
     }
 
@@ -364,12 +447,14 @@ impl Remote for QuicRemote {
     ) -> Result<Attr> {
         let session = self.session_of(boot).await?;
         let result = change::reshape(&session, volume, how, range, grow).await;
+        volume.heed(&result);
         change::outcome(&session, result, || format!("reshape {range} of {}", volume.path))
     }
 
     async fn resize(&self, volume: &QuicVolume, boot: BootId, size: u64) -> Result<Attr> {
         let session = self.session_of(boot).await?;
         let result = change::resize(&session, volume, size).await;
+        volume.heed(&result);
         change::outcome(&session, result, || format!("resize {} to {size}", volume.path))
     }
 
@@ -381,6 +466,7 @@ impl Remote for QuicRemote {
     ) -> Result<(u64, Attr)> {
         let session = self.session_of(boot).await?;
         let result = change::copy(&session, source, target).await;
+        target.0.heed(&result);
         change::outcome(&session, result, || {
             format!("copy {} to {}", source.0.path, target.0.path)
         })

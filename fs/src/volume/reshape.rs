@@ -22,19 +22,22 @@ use crate::remote::{Named, Remote};
 /// Runs a change until one run of the server has answered it. The caller has the deadline. A macro, because
 /// the future of a generic function over async closures is not known to be `Send`.
 macro_rules! carried {
-    ($volume:expr, $range:expr, |$boot:ident, $bound:ident| $change:expr) => {
+    ($volume:expr, $fences:expr, $range:expr, |$boot:ident, $bound:ident| $change:expr) => {
         loop {
             let $boot: BootId = $volume.settle().await?;
             // Also what another run of the server had lost and gets again: sent later it would undo the change.
             $volume.drain($range).await?;
-            let $bound = $volume.bound()?;
+            let $bound = $volume.bound_under($fences)?;
             let $bound = &*$bound;
             match $change.await {
                 Err(error) if $volume.passes(&error) => {
                     tracing::debug!(volume = %$volume.path, %error, "a change was lost; sending it again");
                     tokio::time::sleep(LOST_PAUSE).await;
                 }
-                other => break ($boot, other?),
+                other => {
+                    other.as_ref().err().into_iter().for_each(|error| $volume.heed(error));
+                    break ($boot, other?);
+                }
             }
         }
     };
@@ -90,7 +93,13 @@ impl<R: Remote> Volume<R> {
     }
 
     /// Punches, zeroes or allocates. `grow`: the volume becomes at least as large as the range ends.
-    pub async fn reshape(self: &Arc<Self>, how: Reshape, range: ByteRange, grow: bool) -> Result<()> {
+    pub async fn reshape(
+        self: &Arc<Self>,
+        fences: u64,
+        how: Reshape,
+        range: ByteRange,
+        grow: bool,
+    ) -> Result<()> {
         if range.is_empty() || range.end() > VOLUME_BYTES_MAX {
             return Err(Error::new(
                 ErrorKind::TooLarge,
@@ -101,7 +110,7 @@ impl<R: Remote> Volume<R> {
         let _kept = self.keep();
         let shared = Arc::clone(&self.shared);
         let flush_now = loop {
-            let (boot, attr): (BootId, Attr) = carried!(self, range, |boot, bound| shared
+            let (boot, attr): (BootId, Attr) = carried!(self, fences, range, |boot, bound| shared
                 .remote
                 .reshape(bound, boot, how, range, grow));
             if let Some(flush_now) = self.reshaped(boot, how, range, grow, attr) {
@@ -154,7 +163,7 @@ impl<R: Remote> Volume<R> {
     }
 
     /// Gives the volume another size.
-    pub async fn resize(self: &Arc<Self>, size: u64) -> Result<()> {
+    pub async fn resize(self: &Arc<Self>, fences: u64, size: u64) -> Result<()> {
         if size > VOLUME_BYTES_MAX {
             return Err(Error::new(
                 ErrorKind::TooLarge,
@@ -162,7 +171,7 @@ impl<R: Remote> Volume<R> {
             ));
         }
         let alone = self.gate.write().await;
-        self.resize_alone(size).await?;
+        self.resize_alone(fences, size).await?;
         drop(alone);
         let flush_now = self.state.lock().back.cuts.are_many();
         if flush_now {
@@ -172,11 +181,11 @@ impl<R: Remote> Volume<R> {
     }
 
     /// The caller holds the gate.
-    async fn resize_alone(self: &Arc<Self>, size: u64) -> Result<()> {
+    async fn resize_alone(self: &Arc<Self>, fences: u64, size: u64) -> Result<()> {
         let _kept = self.keep();
         let shared = Arc::clone(&self.shared);
         loop {
-            let (boot, attr): (BootId, Attr) = carried!(self, ByteRange::ALL, |boot, bound| shared
+            let (boot, attr): (BootId, Attr) = carried!(self, fences, ByteRange::ALL, |boot, bound| shared
                 .remote
                 .resize(bound, boot, size));
             if self.resized(boot, size, attr) {
@@ -206,12 +215,12 @@ impl<R: Remote> Volume<R> {
         let _alone = self.gate.write().await;
         // What was written meanwhile may reach further.
         self.drain(ByteRange::ALL).await?;
-        let (grown_to, now) = {
+        let (grown_to, now, fences) = {
             let state = self.state.lock();
-            (state.back.grown_to(), state.attr.size)
+            (state.back.grown_to(), state.attr.size, state.fences)
         };
         match grown_to {
-            Some(_) => self.resize_alone(size.max(now)).await,
+            Some(_) => self.resize_alone(fences, size.max(now)).await,
             None => Ok(()),
         }
     }
@@ -220,6 +229,7 @@ impl<R: Remote> Volume<R> {
     /// bytes: less than asked for at the end of the source, or for a long range.
     pub async fn copy_from(
         self: &Arc<Self>,
+        fences: u64,
         source: &Arc<Self>,
         range: ByteRange,
         offset: u64,
@@ -242,7 +252,7 @@ impl<R: Remote> Volume<R> {
         let shared = Arc::clone(&self.shared);
         let done = loop {
             let (boot, (bytes, attr)): (BootId, (u64, Attr)) =
-                carried!(self, ByteRange::ALL, |boot, bound| async {
+                carried!(self, fences, ByteRange::ALL, |boot, bound| async {
                     // A run that lost what the source had not flushed gets it first.
                     source.settle().await?;
                     source.drain(ByteRange::ALL).await?;

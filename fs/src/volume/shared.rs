@@ -1,7 +1,7 @@
 //! What all volumes of a mount share: the door to the server, the budget, the counters, and the list of
 //! those that have something the server has not flushed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -23,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Division;
 use crate::overlay::buffer::DirtyShare;
 use crate::remote::Remote;
+use crate::rescue::{Rescue, Salvage};
 
 /// What becomes of aligned blocks of a write that are all zero, as QEMU's option of this name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,8 +120,12 @@ pub struct Shared<R: Remote> {
     /// Kept alive until the server has flushed all of it, whether or not the kernel still knows them.
     unsettled: Mutex<HashMap<CacheKey, Arc<Volume<R>>>>,
     lost: Mutex<BTreeSet<NodePath>>,
+    pub rescue: Arc<Rescue>,
+    refused_opens: Mutex<BTreeMap<NodePath, String>>,
 }
 
+/// Volumes kept that could not be opened because another client writes to them.
+const REFUSED_OPENS_MAX: usize = 16;
 /// Names kept of volumes of which data was lost.
 const LOST_NAMES_MAX: usize = 16;
 
@@ -147,6 +152,8 @@ impl<R: Remote> Shared<R> {
             closing: AtomicBool::new(false),
             unsettled: Mutex::default(),
             lost: Mutex::default(),
+            rescue: Arc::default(),
+            refused_opens: Mutex::default(),
         }
     }
 
@@ -276,6 +283,38 @@ impl<R: Remote> Shared<R> {
     /// Volumes of which data was lost: the first ones.
     pub fn lost(&self) -> Vec<NodePath> {
         self.lost.lock().iter().cloned().collect()
+    }
+
+    /// Keeps what another client's writing made impossible to save. Call it within the runtime.
+    pub(super) fn rescue(&self, salvage: Salvage) {
+        self.rescue.keep(salvage);
+    }
+
+    /// Takes note of an open that was refused because another client writes; the log names that one, once.
+    pub fn note_opened<T>(&self, path: &NodePath, opened: Result<T>) -> Result<T> {
+        let mut refused = self.refused_opens.lock();
+        match &opened {
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                if refused.len() >= REFUSED_OPENS_MAX && !refused.contains_key(path) {
+                    refused.pop_first();
+                }
+                if refused.insert(path.clone(), error.to_string()).is_none() {
+                    tracing::warn!(volume = %path, %error, "cannot be opened for writing");
+                }
+            }
+            Ok(_) => drop(refused.remove(path)),
+            Err(_) => {}
+        }
+        opened
+    }
+
+    /// Volumes that could not be opened for writing when that was tried last, and who writes to them.
+    pub fn refused_opens(&self) -> Vec<(NodePath, String)> {
+        let refused = self.refused_opens.lock();
+        refused
+            .iter()
+            .map(|(path, why)| (path.clone(), why.clone()))
+            .collect()
     }
 
     /// Bytes that the server has not flushed.

@@ -80,23 +80,23 @@ impl<R: Remote> Volume<R> {
         Error::new(ErrorKind::NoSpace, text)
     }
 
-    /// Takes in bytes if that needs no waiting. Needs a tokio context: it starts the task that sends.
-    pub fn write_now(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<WriteNow> {
+    /// Takes in bytes if that needs no waiting, of a handle of this [fence](Self::fences). Needs a tokio context: it starts the task that sends.
+    pub fn write_now(self: &Arc<Self>, fences: u64, offset: u64, bytes: &[u8]) -> Result<WriteNow> {
         match self.gate.try_read() {
-            Ok(_pass) => self.try_write(offset, bytes),
+            Ok(_pass) => self.try_write(fences, offset, bytes),
             Err(_) => Ok(WriteNow::Wait),
         }
     }
 
     /// Takes in bytes, waiting for room: the task that sends makes some.
-    pub async fn write(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<()> {
+    pub async fn write(self: &Arc<Self>, fences: u64, offset: u64, bytes: &[u8]) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let taken_in = async {
             loop {
                 // Registered before trying, so that a release in between is not missed.
                 let (dirty, cache) = (shared.dirty.released(), shared.cache.released());
                 let pass = self.gate.read().await;
-                if self.try_write(offset, bytes)? == WriteNow::Done {
+                if self.try_write(fences, offset, bytes)? == WriteNow::Done {
                     return Ok(());
                 }
                 drop(pass);
@@ -112,7 +112,7 @@ impl<R: Remote> Volume<R> {
     }
 
     /// Takes in zeros or a hole, waiting while there is too much to send.
-    pub async fn void(self: &Arc<Self>, range: ByteRange, content: &Content) -> Result<()> {
+    pub async fn void(self: &Arc<Self>, fences: u64, range: ByteRange, content: &Content) -> Result<()> {
         if range.end() > VOLUME_BYTES_MAX {
             return Err(Error::new(
                 ErrorKind::TooLarge,
@@ -126,7 +126,7 @@ impl<R: Remote> Volume<R> {
         let taken_in = async {
             loop {
                 let pass = self.gate.read().await;
-                if self.try_void(range, content)? == WriteNow::Done {
+                if self.try_void(fences, range, content)? == WriteNow::Done {
                     return Ok(());
                 }
                 drop(pass);
@@ -137,9 +137,9 @@ impl<R: Remote> Volume<R> {
         shared.while_it_goes_on(("punch", &self.path), taken_in).await
     }
 
-    fn try_void(self: &Arc<Self>, range: ByteRange, content: &Content) -> Result<WriteNow> {
+    fn try_void(self: &Arc<Self>, fences: u64, range: ByteRange, content: &Content) -> Result<WriteNow> {
         let mut state = self.state.lock();
-        match self.takes_changes(&state)? {
+        match self.takes_changes(&state, fences)? {
             WriteNow::Done if !range.is_empty() => {
                 state.void(range, content);
                 self.taken_in(&mut state);
@@ -150,7 +150,8 @@ impl<R: Remote> Volume<R> {
     }
 
     /// `Done` if there is room for another patch; an error if the server takes nothing.
-    fn takes_changes(&self, state: &State) -> Result<WriteNow> {
+    fn takes_changes(&self, state: &State, fences: u64) -> Result<WriteNow> {
+        state.check_fences(fences)?;
         if self.shared.is_closing() {
             return Err(Error::new(ErrorKind::Disconnected, "the mount has ended"));
         }
@@ -169,7 +170,7 @@ impl<R: Remote> Volume<R> {
         self.wake_writer(state);
     }
 
-    fn try_write(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<WriteNow> {
+    fn try_write(self: &Arc<Self>, fences: u64, offset: u64, bytes: &[u8]) -> Result<WriteNow> {
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let range = ByteRange::at(offset, len).filter(|range| range.end() <= VOLUME_BYTES_MAX);
         let too_large = || Error::new(ErrorKind::TooLarge, format!("a write of {len} bytes at {offset}"));
@@ -178,7 +179,7 @@ impl<R: Remote> Volume<R> {
             return Err(self.no_space(offset));
         }
         let mut state = self.state.lock();
-        if self.takes_changes(&state)? == WriteNow::Wait {
+        if self.takes_changes(&state, fences)? == WriteNow::Wait {
             return Ok(WriteNow::Wait);
         }
         let overlay = &state.back.overlay;

@@ -12,8 +12,9 @@
 //! | the server cannot (no space, bad disk) | dirty, tried again with growing pauses; one error for each handle |
 //! | it never will (too late for a stream) | that part dropped, as below; the rest is sent (`refused`) |
 //! | the volume is gone at the server | dropped, counted as lost, an error for each handle |
+//! | another client may write (fenced) | the same, and kept in a rescue file (`lease`) |
 //!
-//! Nothing that was acknowledged is dropped but in the last two cases.
+//! Nothing that was acknowledged is dropped but in the last three cases.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::BLOCK_BYTES;
 use crate::overlay::{Batch, BatchId, Overlay, Work};
 use crate::remote::{Named, Remote};
+use crate::rescue::Piece;
 
 /// Batches of one volume on the wire at once.
 const BATCHES_MAX: usize = 16;
@@ -103,7 +105,8 @@ struct Stuck {
 /// What the sending task does next.
 #[derive(Debug)]
 enum Next {
-    Send(Batch),
+    /// Under the lease of that time.
+    Send(Batch, u64),
     /// Until a batch is answered or something arrives; at the latest then.
     Wait(Option<Instant>),
     Done,
@@ -166,6 +169,24 @@ impl WriteBack {
         let bytes = self.overlay.clear();
         self.note_flush(self.overlay.answers());
         bytes
+    }
+
+    /// True while there is a change that the server has not flushed, and may not have at all.
+    pub(super) fn has_changes(&self) -> bool {
+        self.overlay.patch_count() > 0 || self.is_unflushed() || self.grown_to.is_some()
+    }
+
+    /// Takes out all that is to be sent or flushed.
+    pub(super) fn salvage(&mut self) -> Vec<Piece> {
+        let pieces = self.overlay.all().map(|(range, content, is_taken)| Piece {
+            range,
+            content,
+            is_taken,
+        });
+        let pieces = pieces.collect();
+        self.discard();
+        (self.grown_to, self.stuck, self.failing, self.behind) = (None, None, false, false);
+        pieces
     }
 
     /// The server changed something that is not in the overlay.
@@ -255,7 +276,7 @@ impl WriteBack {
         }
     }
 
-    fn next(&mut self, on_wire: usize) -> Next {
+    fn next(&mut self, on_wire: usize, fences: u64) -> Next {
         let now = Instant::now();
         if let Some(stuck) = self.stuck.as_ref().filter(|stuck| stuck.again > now) {
             if on_wire == 0 && !self.overlay.has_dirty() {
@@ -269,7 +290,7 @@ impl WriteBack {
         if on_wire < batches_max
             && let Some(batch) = self.overlay.take(!due)
         {
-            return Next::Send(batch);
+            return Next::Send(batch, fences);
         }
         if on_wire == 0 && !self.overlay.has_dirty() {
             return Next::Done;
@@ -383,15 +404,16 @@ impl<R: Remote> Volume<R> {
         loop {
             let next = {
                 let mut state = self.state.lock();
-                let next = state.back.next(on_wire.len());
+                let fences = state.fences;
+                let next = state.back.next(on_wire.len(), fences);
                 if matches!(next, Next::Done) {
                     state.back.running = false;
                 }
                 next
             };
             match next {
-                Next::Send(batch) => {
-                    on_wire.spawn(Arc::clone(&self).send(batch));
+                Next::Send(batch, fences) => {
+                    on_wire.spawn(Arc::clone(&self).send(batch, fences));
                 }
                 Next::Wait(until) => {
                     let until = until.unwrap_or_else(|| Instant::now() + RETRY_MAX);
@@ -411,12 +433,12 @@ impl<R: Remote> Volume<R> {
     }
 
     /// Sends one batch and takes note of what became of it.
-    async fn send(self: Arc<Self>, batch: Batch) {
+    async fn send(self: Arc<Self>, batch: Batch, fences: u64) {
         let mut sending = Sending {
             volume: &self,
             batch: Some(batch.id),
         };
-        let outcome = self.deliver(batch.work.clone()).await;
+        let outcome = self.deliver(batch.work.clone(), fences).await;
         sending.batch = None;
         let lost = self.delivered(&batch, outcome);
         drop(batch);
@@ -426,9 +448,9 @@ impl<R: Remote> Volume<R> {
     }
 
     /// Tells which run of the server answered what, and what it will never take.
-    async fn deliver(self: &Arc<Self>, work: Work) -> Result<(BootId, Attr, Option<Refused>)> {
+    async fn deliver(self: &Arc<Self>, work: Work, fences: u64) -> Result<(BootId, Attr, Option<Refused>)> {
         let boot = self.settle().await?;
-        let bound = self.bound()?;
+        let bound = self.bound_under(fences)?;
         match self.send_work(&bound, boot, work.clone()).await {
             Err(error) if error.kind() == ErrorKind::Refused => {
                 let (attr, refused) = self.send_parts(&bound, boot, &work, error).await?;
@@ -461,6 +483,11 @@ impl<R: Remote> Volume<R> {
     /// True if the batch is to be sent again after a pause.
     fn delivered(self: &Arc<Self>, batch: &Batch, outcome: Result<(BootId, Attr, Option<Refused>)>) -> bool {
         let passing = matches!(&outcome, Err(error) if self.passes(error));
+        let fenced = outcome
+            .as_ref()
+            .err()
+            .filter(|error| error.kind() == ErrorKind::Fenced)
+            .cloned();
         let mut state = self.state.lock();
         match outcome {
             // Another run of the server is known by now, and it may lack this.
@@ -489,6 +516,7 @@ impl<R: Remote> Volume<R> {
                 tracing::debug!(volume = %self.path, %error, "a batch was lost; sending it again");
                 state.back.overlay.lost(batch.id);
             }
+            Err(_) if fenced.is_some() => state.back.overlay.lost(batch.id),
             Err(error) if is_gone(error.kind()) => {
                 state.back.overlay.lost(batch.id);
                 self.give_up(&mut state, &error);
@@ -501,11 +529,12 @@ impl<R: Remote> Volume<R> {
         }
         let flush = self.shared.is_half_dirty();
         drop(state);
+        fenced.iter().for_each(|error| self.heed(error));
         self.progress.notify_waiters();
         if flush {
             self.shared.make_room();
         }
-        passing
+        passing || fenced.is_some()
     }
 
     /// True if the same is to be sent again after a pause.
@@ -704,7 +733,14 @@ impl<R: Remote> Volume<R> {
                     tracing::debug!(volume = %self.path, %error, "not brought up to date yet");
                     tokio::time::sleep(LOST_PAUSE).await;
                 }
-                other => return other,
+                other => {
+                    other
+                        .as_ref()
+                        .err()
+                        .into_iter()
+                        .for_each(|error| self.heed(error));
+                    return other;
+                }
             }
         }
     }

@@ -7,8 +7,9 @@ use std::collections::HashMap;
 
 use lacuna_transport::attr::Attr;
 use lacuna_transport::id::Handle;
-use lacuna_transport::limits::EVENT_QUEUE_MAX;
+use lacuna_transport::limits::{EVENT_QUEUE_MAX, TEXT_BYTES_MAX};
 use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::event::{Event, LeaseRecalled};
 use lacuna_transport::wire::message::VolumeChanged;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -17,6 +18,7 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub struct EventQueue {
     waiting: Mutex<Waiting>,
+    recalls: Mutex<Recalls>,
     wake: Notify,
 }
 
@@ -27,6 +29,9 @@ enum Waiting {
     Some(HashMap<Handle, (Attr, ByteRange)>),
     Overflown,
 }
+
+/// Leases that are to be asked back; one for each handle.
+type Recalls = HashMap<Handle, String>;
 
 /// More changes than a queue holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +59,27 @@ impl EventQueue {
         self.wake.notify_one();
     }
 
-    /// Waits for changes and takes them all.
-    pub async fn take(&self) -> Result<Vec<VolumeChanged>, Overflown> {
+    /// Somebody wants to write to the volume; one more than the bound is not told, and whoever wants it waits in vain.
+    pub fn recall(&self, handle: Handle, who: &str) {
+        let mut recalls = self.recalls.lock();
+        if recalls.len() < EVENT_QUEUE_MAX {
+            let who = &who[..who.floor_char_boundary(TEXT_BYTES_MAX)];
+            recalls.insert(handle, who.to_owned());
+        }
+        drop(recalls);
+        self.wake.notify_one();
+    }
+
+    /// Waits for events and takes them all.
+    pub async fn take(&self) -> Result<Vec<Event>, Overflown> {
         loop {
-            if let Some(changes) = self.try_take()? {
-                return Ok(changes);
+            let changes = self.try_take()?.unwrap_or_default();
+            let mut events: Vec<_> = changes.into_iter().map(Event::VolumeChanged).collect();
+            let recalls = std::mem::take(&mut *self.recalls.lock());
+            let recalls = recalls.into_iter();
+            events.extend(recalls.map(|(handle, who)| Event::LeaseRecalled(LeaseRecalled { handle, who })));
+            if !events.is_empty() {
+                return Ok(events);
             }
             self.wake.notified().await;
         }
@@ -124,9 +145,11 @@ mod tests {
             queue.push(Handle(1), attr(generation), ByteRange::at(generation, 1).unwrap());
         }
         let changes = queue.take().await.unwrap();
-        assert_eq!(changes.len(), 1);
-        assert_eq!(changes[0].generation(), Generation(1000));
-        assert_eq!(changes[0].range(), ByteRange::new(1, 1001).unwrap());
+        let [Event::VolumeChanged(change)] = &changes[..] else {
+            panic!("{changes:?}");
+        };
+        assert_eq!(change.generation(), Generation(1000));
+        assert_eq!(change.range(), ByteRange::new(1, 1001).unwrap());
         assert_eq!(queue.try_take(), Ok(None));
     }
 

@@ -21,7 +21,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use lacuna_transport::attr::Attr;
+use lacuna_transport::attr::{Attr, NewAttr};
 use lacuna_transport::compression::probe::Probe;
 use lacuna_transport::id::{Generation, Handle};
 use lacuna_transport::range::ByteRange;
@@ -34,6 +34,7 @@ use crate::backend::OpenVolume;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{Known, Look, Stamp};
+use crate::lease::WriteLease;
 
 /// A session as the catalog knows it.
 #[derive(Clone, Debug)]
@@ -146,6 +147,7 @@ impl VolumeNode {
             for_change,
             flushes_failed,
             shrinking: Probe::default(),
+            lease: None,
         };
         Ok((open, Attr { base, ..attr }))
     }
@@ -330,9 +332,21 @@ pub struct OpenNode {
     /// Failed flushes that this opener was told of, or that were before it.
     flushes_failed: AtomicU64,
     shrinking: Probe,
+    lease: Option<WriteLease>,
 }
 
 impl OpenNode {
+    /// Changes of its content are made under this lease.
+    #[must_use]
+    pub fn under(mut self, lease: Option<WriteLease>) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    pub const fn lease(&self) -> Option<&WriteLease> {
+        self.lease.as_ref()
+    }
+
     pub fn volume(&self) -> &dyn OpenVolume {
         &*self.volume
     }
@@ -366,16 +380,29 @@ impl OpenNode {
         self.look().is_ok_and(|attr| attr.base == base)
     }
 
-    /// A change by this session: `range`, of the attributes before, is what it can touch. Blocks.
+    /// A change of content by this session: `range`, of the attributes before, is what it can touch. Refused
+    /// (`Fenced`) once another client may write. Blocks.
     pub fn change<T>(
         &self,
         range: impl FnOnce(&Attr) -> ByteRange,
         work: impl FnOnce(&dyn OpenVolume) -> Result<T>,
     ) -> Result<(T, Attr)> {
+        let under_lease = self.lease.as_ref().map(WriteLease::begin).transpose()?;
         let change = self.node.begin(Arc::clone(&self.volume), self.session, range)?;
         let done = work(&*self.volume);
         let attr = change.end();
+        drop(under_lease);
         Ok((done?, attr?))
+    }
+
+    /// A change of mode, owner or times, which needs no lease. Blocks.
+    pub fn set_attr(&self, new: &NewAttr) -> Result<Attr> {
+        let volume = Arc::clone(&self.volume);
+        let change = self.node.begin(volume, self.session, |_| ByteRange::EMPTY)?;
+        let done = self.volume.set_attr(new);
+        let attr = change.end();
+        done?;
+        attr
     }
 
     /// Makes earlier changes durable. The kernel tells of what it lost once for the descriptor that all

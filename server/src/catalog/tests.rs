@@ -7,6 +7,8 @@ use lacuna_transport::path::NodePath;
 
 use lacuna_transport::id::Generation;
 use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::event::Event;
+use lacuna_transport::wire::message::VolumeChanged;
 
 use super::*;
 use crate::backend::Backend;
@@ -75,6 +77,15 @@ fn party(session: u64) -> Party {
     }
 }
 
+async fn changes_of(party: &Party) -> Vec<VolumeChanged> {
+    let events = party.events.take().await.unwrap().into_iter();
+    let changes = events.map(|event| match event {
+        Event::VolumeChanged(change) => change,
+        other => panic!("{other:?}"),
+    });
+    changes.collect()
+}
+
 #[tokio::test]
 async fn a_write_by_another_program_reaches_every_opener() {
     let bed = Bed::new();
@@ -85,7 +96,7 @@ async fn a_write_by_another_program_reaches_every_opener() {
     let (_c, _) = bed.open("v", 1, &two);
     bed.write("v", b"two");
     bed.report();
-    let mut changes = one.events.take().await.unwrap();
+    let mut changes = changes_of(&one).await;
     changes.sort_by_key(|change| change.handle);
     assert_eq!(
         changes.iter().map(|change| change.handle).collect::<Vec<_>>(),

@@ -38,9 +38,7 @@ impl Clients {
         let list = AllowList::load(&state)?;
         let live = match control::ask(&state, "clients")? {
             Some(Answer::Clients { sessions }) => Some(sessions),
-            Some(Answer::Reloaded { .. } | Answer::Failed { .. }) => {
-                anyhow::bail!("the running lacunad answered nonsense")
-            }
+            Some(_) => anyhow::bail!(super::NONSENSE),
             None => None,
         };
         let report = Report::new(&list, live);

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -30,6 +31,7 @@ use crate::confine;
 use crate::confine::landlock::Reach;
 use crate::confine::user::Account;
 use crate::control::ControlSocket;
+use crate::lease::LINGER_DEFAULT;
 use crate::memory::{self, Division};
 use crate::serve::shared::BLOCKING_THREADS_MAX;
 use crate::serve::{Bounds, Server};
@@ -74,6 +76,11 @@ pub(super) struct Serve {
     /// at most 1G]
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
     memory: Option<u64>,
+    /// How long a volume is kept for a client that wrote to it and lost its connection; then another may write, and
+    /// what the first one still had to save is refused
+    #[arg(long, value_name = "SECS", default_value_t = LINGER_DEFAULT.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..=LEASE_SECS_MAX))]
+    lease_time: u64,
     #[command(flatten)]
     state: super::State,
 }
@@ -83,6 +90,9 @@ fn memory_size(text: &str) -> Result<u64, String> {
     Division::of(bytes).map_err(|error| format!("{text} is {error}"))?;
     Ok(bytes)
 }
+
+/// A day: longer than any network is out that is to come back by itself.
+const LEASE_SECS_MAX: u64 = 24 * 3600;
 
 const STREAM_HELP: &str = "\
 A volume NAME whose bytes go into the pipe FIFO, once and in order. The pipe is made if it is missing. Writes land in
@@ -140,6 +150,7 @@ impl Serve {
         let backend = Export::new(Arc::new(folder), self.named(devices, &state)?)?;
         let bounds = Bounds {
             memory_bytes,
+            lease_linger: Duration::from_secs(self.lease_time),
             ..Bounds::default()
         };
         let server = Server::with_bounds(Arc::new(backend), state.clone(), self.read_only, bounds)?;

@@ -1,32 +1,20 @@
-//! The file `operations` of the state folder: what was about to be done, and what became of it.
+//! The journal `operations` of the state folder: what was about to be done, and what became of it.
 //!
 //! ```text
-//! header: 64 bytes, the text "lacuna operations 1\n" and zeros
 //! record: entry u8 | kind u8 | code u16 | has node u8 | 0 × 3 | instance 16 bytes | operation u64
-//!         | node id u64 | birth u64 | time u64 | first 8 bytes of the SHA-256 of all before
+//!         | node id u64 | birth u64 | time u64 | check
 //! ```
 //!
-//! Little-endian. A last record that is incomplete or does not check, or zeros at the end (what a crash of the
-//! host leaves), never happened. Anything else that does not check is an error, and the file stays as it is.
-
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+//! Little-endian.
 
 use lacuna_transport::id::{NodeId, OperationId};
 use lacuna_transport::wire::error_code::ErrorCode;
-use sha2::{Digest, Sha256};
 
 use super::{InstanceKey, NodeTag, OperationKind, Outcome};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::ErrorKind;
+use crate::journal;
 
-pub(super) const FILE_NAME: &str = "operations";
-pub(super) const RECORD_BYTES: usize = 64;
-const HEADER_TEXT: &[u8] = b"lacuna operations 1\n";
-const CHECKED_BYTES: usize = RECORD_BYTES - 8;
-/// The journal is written anew when it is this large and twice what it was when last written anew.
-pub(super) const COMPACT_BYTES_MIN: u64 = 1 << 20;
+pub(super) type Journal = journal::Journal<Record>;
 
 /// One line of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,147 +29,6 @@ pub(super) struct Record {
 pub(super) enum Entry {
     Intent { node: Option<NodeTag>, at_ns: u64 },
     Outcome(Outcome),
-}
-
-/// The open file.
-#[derive(Debug)]
-pub(super) struct Journal {
-    path: PathBuf,
-    file: File,
-    /// Whole records, and the header. What lies beyond is a record that could not be written.
-    bytes: u64,
-    compact_at: u64,
-}
-
-impl Journal {
-    /// Opens the journal of a state folder, made if it is missing, and what it holds in order.
-    pub(super) fn open(folder: &Path) -> Result<(Self, Vec<Record>)> {
-        let path = folder.join(FILE_NAME);
-        let failed = |error| Error::io(format!("cannot open {}", path.display()), error);
-        let file = options().open(&path).map_err(failed)?;
-        let content = fs::read(&path).map_err(failed)?;
-        let records = parse(&content).map_err(|at| {
-            let text = format!(
-                "{}, byte {at}: this is no record of an operation; move the file away to serve without it, it \
-                 was left as it is",
-                path.display()
-            );
-            Error::new(ErrorKind::Corrupt, text)
-        })?;
-        let bytes = offset_of(records.len());
-        if records.is_empty() {
-            file.write_all_at(&header(), 0).map_err(failed)?;
-        }
-        file.set_len(bytes).map_err(failed)?;
-        let compact_at = bytes.saturating_mul(2).max(COMPACT_BYTES_MIN);
-        let journal = Self {
-            path,
-            file,
-            bytes,
-            compact_at,
-        };
-        Ok((journal, records))
-    }
-
-    /// A record that could not be written is overwritten by the next.
-    pub(super) fn append(&mut self, record: &Record) -> Result<()> {
-        let written = self.file.write_all_at(&record.encode(), self.bytes);
-        written.map_err(|error| self.failed(error))?;
-        self.bytes += offset_of(1) - offset_of(0);
-        Ok(())
-    }
-
-    pub(super) const fn is_large(&self) -> bool {
-        self.bytes >= self.compact_at
-    }
-
-    /// Replaces the file by one with these records alone.
-    pub(super) fn compact(&mut self, records: Vec<Record>) -> Result<()> {
-        let aside = self.path.with_extension("new");
-        let write = || -> io::Result<File> {
-            let file = options().truncate(true).open(&aside)?;
-            let mut writer = BufWriter::new(&file);
-            writer.write_all(&header())?;
-            for record in &records {
-                writer.write_all(&record.encode())?;
-            }
-            writer.flush()?;
-            drop(writer);
-            fs::rename(&aside, &self.path)?;
-            Ok(file)
-        };
-        // Tried again only after as much as this has come, also if it failed.
-        self.compact_at = self.bytes.saturating_mul(2).max(COMPACT_BYTES_MIN);
-        self.file = write().map_err(|error| self.failed(error))?;
-        self.bytes = offset_of(records.len());
-        self.compact_at = self.bytes.saturating_mul(2).max(COMPACT_BYTES_MIN);
-        Ok(())
-    }
-
-    /// One whose writes fail.
-    #[cfg(test)]
-    pub(super) fn broken(device: &Path) -> Self {
-        Self {
-            path: device.to_owned(),
-            file: OpenOptions::new().write(true).open(device).expect("a device"),
-            bytes: 0,
-            compact_at: u64::MAX,
-        }
-    }
-
-    fn failed(&self, error: io::Error) -> Error {
-        Error::io(format!("cannot write {}", self.path.display()), error)
-    }
-}
-
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600);
-    options
-}
-
-fn offset_of(record: usize) -> u64 {
-    u64::try_from((record + 1).saturating_mul(RECORD_BYTES)).unwrap_or(u64::MAX)
-}
-
-fn header() -> [u8; RECORD_BYTES] {
-    let mut header = [0; RECORD_BYTES];
-    header[..HEADER_TEXT.len()].copy_from_slice(HEADER_TEXT);
-    header
-}
-
-/// The records, or the offset of what is none.
-fn parse(content: &[u8]) -> std::result::Result<Vec<Record>, usize> {
-    let Some((first, rest)) = content.split_first_chunk::<RECORD_BYTES>() else {
-        // Made and not yet written.
-        let begun = header().starts_with(content) || content.iter().all(|byte| *byte == 0);
-        return if begun { Ok(Vec::new()) } else { Err(0) };
-    };
-    if *first != header() {
-        return Err(0);
-    }
-    let (records, _torn) = rest.as_chunks::<RECORD_BYTES>();
-    let mut parsed = Vec::with_capacity(records.len());
-    for (index, record) in records.iter().enumerate() {
-        match Record::decode(record) {
-            Some(record) => parsed.push(record),
-            None => {
-                let at = index * RECORD_BYTES;
-                let is_last = at + RECORD_BYTES + RECORD_BYTES > rest.len();
-                let only_zeros = rest[at..].iter().all(|byte| *byte == 0);
-                if is_last || only_zeros {
-                    break;
-                }
-                return Err(RECORD_BYTES + at);
-            }
-        }
-    }
-    Ok(parsed)
 }
 
 impl OperationKind {
@@ -205,14 +52,18 @@ impl OperationKind {
     }
 }
 
-impl Record {
-    fn encode(&self) -> [u8; RECORD_BYTES] {
+impl journal::Record for Record {
+    const FILE_NAME: &'static str = "operations";
+    const HEADER_TEXT: &'static [u8] = b"lacuna operations 1\n";
+    const OF: &'static str = "an operation";
+    const BYTES: usize = 64;
+
+    fn encode(&self, bytes: &mut [u8]) {
         let (entry, code, node, at_ns) = match self.entry {
             Entry::Intent { node, at_ns } => (1, 0, node, at_ns),
             Entry::Outcome(Ok(node)) => (2, 0, node, 0),
             Entry::Outcome(Err(kind)) => (2, kind.wire_code().number(), None, 0),
         };
-        let mut bytes = [0; RECORD_BYTES];
         bytes[0] = entry;
         bytes[1] = self.kind.number();
         bytes[2..4].copy_from_slice(&code.to_le_bytes());
@@ -222,28 +73,19 @@ impl Record {
         bytes[32..40].copy_from_slice(&node.map_or(0, |node| node.id.0).to_le_bytes());
         bytes[40..48].copy_from_slice(&node.map_or(0, |node| node.birth_ns).to_le_bytes());
         bytes[48..56].copy_from_slice(&at_ns.to_le_bytes());
-        let check = checksum(&bytes[..CHECKED_BYTES]);
-        bytes[CHECKED_BYTES..].copy_from_slice(&check);
-        bytes
     }
 
-    fn decode(bytes: &[u8; RECORD_BYTES]) -> Option<Self> {
-        let (checked, check) = bytes.split_at(CHECKED_BYTES);
-        if check != checksum(checked) {
-            return None;
-        }
-        let number = |at: usize| {
-            let word = bytes.get(at..at + 8)?.first_chunk::<8>()?;
-            Some(u64::from_le_bytes(*word))
-        };
-        let node = match bytes[4] {
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let number = |at: usize| journal::number(bytes, at);
+        let node = match bytes.get(4)? {
             0 => None,
             _ => Some(NodeTag {
                 id: NodeId(number(32)?),
                 birth_ns: number(40)?,
             }),
         };
-        let entry = match (bytes[0], u16::from_le_bytes([bytes[2], bytes[3]])) {
+        let code = bytes.get(2..4)?.first_chunk().copied()?;
+        let entry = match (bytes.first()?, u16::from_le_bytes(code)) {
             (1, _) => Entry::Intent {
                 node,
                 at_ns: number(48)?,
@@ -255,20 +97,22 @@ impl Record {
         Some(Self {
             instance: InstanceKey(bytes.get(8..24)?.first_chunk::<16>().copied()?),
             operation: OperationId(number(24)?),
-            kind: OperationKind::of(bytes[1])?,
+            kind: OperationKind::of(*bytes.get(1)?)?,
             entry,
         })
     }
 }
 
-fn checksum(bytes: &[u8]) -> [u8; 8] {
-    let digest: [u8; 32] = Sha256::digest(bytes).into();
-    digest.first_chunk().copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+    use crate::journal::Record as _;
+
+    const FILE_NAME: &str = Record::FILE_NAME;
+    const RECORD_BYTES: usize = Record::BYTES;
 
     fn record(operation: u64, entry: Entry) -> Record {
         Record {

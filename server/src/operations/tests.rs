@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lacuna_transport::quic::identity::Identity;
 
-use super::journal::{COMPACT_BYTES_MIN, FILE_NAME, RECORD_BYTES};
 use super::*;
+use crate::journal::{COMPACT_BYTES_MIN, Record as _};
 
 const KIND: OperationKind = OperationKind::Rename;
 
@@ -181,8 +181,8 @@ fn the_last_operations_of_the_last_instances_are_kept() {
 fn the_journal_is_written_anew_before_it_grows_too_large() {
     let state = tempfile::tempdir().unwrap();
     let operations = Operations::open(state.path()).unwrap();
-    let path = state.path().join(FILE_NAME);
-    let many = COMPACT_BYTES_MIN / u64::try_from(RECORD_BYTES).unwrap();
+    let path = state.path().join(Record::FILE_NAME);
+    let many = COMPACT_BYTES_MIN / u64::try_from(Record::BYTES).unwrap();
     for number in 0..many {
         assert!(is_new(&operations, (instance(number % 3), OperationId(number))));
         assert!(path.metadata().unwrap().len() <= COMPACT_BYTES_MIN);

@@ -7,6 +7,7 @@ mod changes;
 mod digests;
 mod handover;
 mod hostile;
+mod leases;
 mod names;
 mod packing;
 

@@ -177,11 +177,7 @@ impl Session {
         match request.subject {
             Subject::Open(handle) => {
                 let node = self.node(handle)?;
-                self.blocking(move || {
-                    let ((), attr) = node.change(|_| ByteRange::EMPTY, |volume| volume.set_attr(&new))?;
-                    Ok(attr)
-                })
-                .await
+                self.blocking(move || node.set_attr(&new)).await
             }
             Subject::Path(path) => {
                 let (server, session) = (Arc::clone(&self.server), self.party.session);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lacuna_transport::id::RequestId;
+use lacuna_transport::id::{Handle, RequestId};
 use lacuna_transport::quic::frames::{self, FrameError};
 use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::error_code::ErrorCode;
@@ -13,8 +13,10 @@ use lacuna_transport::wire::read::ReadRequest;
 use quinn::{RecvStream, SendStream};
 
 use super::{End, Session};
+use crate::backend::OpenVolume;
 use crate::error::{Error, Result};
 use crate::fair::pool::{Share, paid};
+use crate::lease::WriteLease;
 
 /// Memory for working on a small request and for its reply, beside its body.
 const REQUEST_BYTES: u64 = 4 << 10;
@@ -91,6 +93,8 @@ impl<'a> Reply<'a> {
         let code = match error.kind().wire_code() {
             // An older client does not know the number, and would end the session.
             ErrorCode::Refused if !features.contains(Features::STREAMS) => ErrorCode::Io,
+            // As if the volume were gone: such a client gives up what it has, and says so.
+            ErrorCode::Fenced if !features.contains(Features::LEASES) => ErrorCode::Stale,
             code => code,
         };
         self.frame(Code::Failed(code), error.wire_text().into_bytes())
@@ -203,11 +207,14 @@ async fn answer(
         Kind::Create | Kind::MakeFolder | Kind::Remove | Kind::Rename | Kind::FlushFolder => {
             answer_name(session, header.kind, body, &mut reply).await
         }
+        Kind::KeepLease => {
+            let HandleRequest { handle } = message::decode(body)?;
+            reply.done(session.keep_lease(handle).map(|()| Vec::new())).await
+        }
         Kind::Hello
         | Kind::VolumeChanged
         | Kind::LeaseRecalled
         | Kind::LocksFreed
-        | Kind::KeepLease
         | Kind::Lock
         | Kind::TestLock
         | Kind::Write => Err(unexpected(header.kind)),
@@ -277,20 +284,38 @@ impl Session {
             self.may_change()?;
         }
         let (handle, place) = self.next_handle()?;
+        let (server, path) = (Arc::clone(&self.server), request.path.clone());
+        let volume = self.blocking(move || server.backend.open(&path)).await?;
+        let lease = if request.write {
+            Some(self.lease(&volume, &request.path, handle, request.lease).await?)
+        } else {
+            None
+        };
+        self.opened(volume, (handle, place), lease).await
+    }
+
+    /// Makes an open volume known as `handle`: with a lease, for changes.
+    pub(super) async fn opened(
+        self: &Arc<Self>,
+        volume: Arc<dyn OpenVolume>,
+        (handle, place): (Handle, Share),
+        lease: Option<WriteLease>,
+    ) -> Result<Opened> {
         let (server, party) = (Arc::clone(&self.server), self.party.clone());
         let (open, attr) = self
             .blocking(move || {
-                let volume = server.backend.open(&request.path)?;
-                server.catalog.open(volume, handle, &party, request.write)
+                let (open, attr) = server.catalog.open(volume, handle, &party, lease.is_some())?;
+                Ok((open.under(lease), attr))
             })
             .await?;
         let size_max = open.volume().size_max();
+        let lease = open.lease().map(WriteLease::id);
         self.keep(handle, open, place)?;
         Ok(Opened {
             handle,
             attr,
             size_max,
-            lease: None,
+            lease,
         })
     }
 }

@@ -7,7 +7,7 @@ use lacuna_transport::attr::{Attr, NewAttr, NewNode, NodeKind};
 use lacuna_transport::id::OperationId;
 use lacuna_transport::path::NodePath;
 use lacuna_transport::wire::message::{
-    CreateRequest, MakeFolderRequest, Opened, RemoveRequest, RenameRequest,
+    CreateRequest, MakeFolderRequest, Opened, RemoveRequest, RenameMode, RenameRequest,
 };
 
 use super::Session;
@@ -26,21 +26,10 @@ impl Session {
         self.may_change()?;
         let (handle, place) = self.next_handle()?;
         let key = self.operation_key(request.operation);
-        let (server, party) = (Arc::clone(&self.server), self.party.clone());
-        let (open, attr) = self
-            .blocking(move || {
-                let volume = create_once(&server, key, &request)?;
-                server.catalog.open(volume, handle, &party, true)
-            })
-            .await?;
-        let size_max = open.volume().size_max();
-        self.keep(handle, open, place)?;
-        Ok(Opened {
-            handle,
-            attr,
-            size_max,
-            lease: None,
-        })
+        let (server, path) = (Arc::clone(&self.server), request.path.clone());
+        let volume = self.blocking(move || create_once(&server, key, &request)).await?;
+        let lease = self.lease(&volume, &path, handle, None).await?;
+        self.opened(volume, (handle, place), Some(lease)).await
     }
 
     pub(super) async fn make_folder(self: &Arc<Self>, request: MakeFolderRequest) -> Result<Attr> {
@@ -56,6 +45,9 @@ impl Session {
 
     pub(super) async fn remove(self: &Arc<Self>, request: RemoveRequest) -> Result<()> {
         self.may_change()?;
+        if !request.folder {
+            self.nobody_writes(&request.path).await?;
+        }
         let key = self.operation_key(request.operation);
         let (server, session) = (Arc::clone(&self.server), self.party.session);
         self.blocking(move || remove_once(&server, key, &request, session))
@@ -64,6 +56,9 @@ impl Session {
 
     pub(super) async fn rename(self: &Arc<Self>, request: RenameRequest) -> Result<()> {
         self.may_change()?;
+        if request.mode == RenameMode::Replace {
+            self.nobody_writes(&request.to).await?;
+        }
         let key = self.operation_key(request.operation);
         let (server, session) = (Arc::clone(&self.server), self.party.session);
         self.blocking(move || rename_once(&server, key, &request, session))

@@ -69,7 +69,7 @@ pub(super) async fn write(
     ranges: Vec<ByteRange>,
     slices: Vec<Slice>,
 ) -> Result<Attr, RequestError> {
-    let handle = volume.handle(session).await?;
+    let handle = volume.handle_to_change(session).await?;
     let request = WriteRequest::new(handle, ranges)?;
     let payload = slices.into_iter().map(Bytes::from_owner).collect();
     let (payload, codec) = session.pack(&volume.shrinking, payload).await;
@@ -89,7 +89,7 @@ pub(super) async fn reshape(
     grow: bool,
 ) -> Result<Attr, RequestError> {
     let request = ReshapeRequest {
-        handle: volume.handle(session).await?,
+        handle: volume.handle_to_change(session).await?,
         how,
         start: range.start(),
         end: range.end(),
@@ -100,7 +100,7 @@ pub(super) async fn reshape(
 }
 
 pub(super) async fn resize(session: &Session, volume: &QuicVolume, size: u64) -> Result<Attr, RequestError> {
-    let handle = volume.handle(session).await?;
+    let handle = volume.handle_to_change(session).await?;
     let request = ResizeRequest { handle, size };
     let answer = session.ask(Kind::Resize, message::encode(&request));
     Unanswered(Some(session)).wait(answer).await
@@ -114,7 +114,7 @@ pub(super) async fn copy(
     let request = CopyRequest {
         source: source.0.handle(session).await?,
         source_offset: source.1.start(),
-        target: target.0.handle(session).await?,
+        target: target.0.handle_to_change(session).await?,
         target_offset: target.1,
         length: source.1.len(),
     };

@@ -24,6 +24,7 @@ fn the_bounds_are_those_of_the_protocol() {
         sessions_max: SESSIONS_MAX,
         session_handles_max: SESSION_HANDLES_MAX,
         memory_bytes: MEMORY_BYTES_DEFAULT,
+        lease_linger: Duration::from_secs(30),
     };
     assert_eq!(Bounds::default(), bounds);
 }

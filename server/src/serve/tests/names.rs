@@ -228,6 +228,8 @@ async fn what_is_sent_again_has_effect_once() {
         Err(ErrorCode::Invalid),
         "another change with a number that was used"
     );
+    let handle = message::HandleRequest { handle: again.handle };
+    second.tell(Kind::Close, &handle).await.unwrap();
     // The same numbers of another mount are others.
     let mut other = bed.session(&identity, 2).await.unwrap();
     other

@@ -122,6 +122,7 @@ async fn what_does_not_unpack_ends_the_session() {
             send(&mut client.lane.0, &client.traffic, Kind::Write, 9, body).await;
             let (code, text) = client.closed().await;
             assert_eq!(code, CloseCode::Protocol, "{codec:?}, {what}: {text}");
+            bed.let_others_write("v").await;
             let kept = std::fs::read(bed.folder.path().join("v")).unwrap();
             assert_eq!(kept, b"kept", "{codec:?}, {what}");
         }
@@ -155,6 +156,7 @@ async fn a_codec_that_was_not_agreed_on_ends_the_session() {
         let body = packed_write(handle, u64::try_from(LEN).unwrap(), codec, &packed);
         send(&mut client.lane.0, &client.traffic, Kind::Write, 9, body).await;
         assert_eq!(client.closed().await.0, CloseCode::Protocol);
+        bed.let_others_write("v").await;
         assert!(std::fs::read(bed.folder.path().join("v")).unwrap() == bytes);
     }
     bed.stop().await;
