@@ -23,6 +23,7 @@ pub mod read;
 mod refused;
 pub mod reshape;
 pub mod shared;
+mod unsettled;
 pub mod waiting;
 pub mod write;
 pub mod write_back;
