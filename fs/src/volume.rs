@@ -242,7 +242,7 @@ impl<R: Remote> Volume<R> {
         self.state.lock().writers > 0
     }
 
-    /// True while the server tells of changes: see [`State::followed`].
+    /// True while the server tells of changes since what is known.
     pub fn is_followed(&self) -> bool {
         self.state.lock().followed
     }
