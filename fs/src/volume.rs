@@ -25,6 +25,7 @@ mod refused;
 pub mod reshape;
 pub mod shared;
 mod unflushed;
+mod unsettled;
 pub mod waiting;
 pub mod write;
 pub mod write_back;
@@ -265,7 +266,7 @@ impl<R: Remote> Volume<R> {
         self.state.lock().writers > 0
     }
 
-    /// True while the server tells of changes: see [`State::followed`].
+    /// True while the server tells of changes since what is known.
     pub fn is_followed(&self) -> bool {
         self.state.lock().followed
     }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use lacuna_transport::attr::NodeKind;
-use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -193,12 +192,12 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     let result = tokio::select! {
         result = &mut ended => {
             in_use = false;
-            let ended = result.context("the FUSE thread died").flatten();
-            if matches!(ended, Ok(FuseEnd::Aborted)) {
+            // The kernel says the same after `umount` and `umount -f`, but what is in use keeps its name then.
+            if guard.is_mounted() {
                 tracing::warn!("unmounted by force: who waited for it got an error");
                 patience = Some(patience.map_or(FORCED_IDLE_MAX, |patience| patience.min(FORCED_IDLE_MAX)));
             }
-            ended.map(drop)
+            result.context("the FUSE thread died").flatten()
         }
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
@@ -245,21 +244,12 @@ fn claim(mounts: &Path, mountpoint: &Path) -> anyhow::Result<std::fs::File> {
     open().with_context(|| format!("cannot lock {}", path.display()))
 }
 
-/// How the kernel ended it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FuseEnd {
-    /// After the last close.
-    Unmounted,
-    /// By `umount -f`, whatever was under way.
-    Aborted,
-}
-
 /// Serves FUSE requests on threads of their own; the receiver tells when that ended.
 fn start_fuse(
     adapter: Adapter<QuicRemote>,
     device: std::os::fd::OwnedFd,
     fs: &Arc<FileSystem<QuicRemote>>,
-) -> anyhow::Result<oneshot::Receiver<anyhow::Result<FuseEnd>>> {
+) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
     let (sender, receiver) = oneshot::channel();
     let (ready, started) = std::sync::mpsc::channel();
     let shared = Arc::clone(fs.shared());
@@ -276,13 +266,7 @@ fn start_fuse(
             };
             let notifier = notify::start(shared, session.notifier());
             let _ = ready.send(notifier.map(drop));
-            let _ = sender.send(match session.run() {
-                Ok(()) => Ok(FuseEnd::Unmounted),
-                Err(error) if error.raw_os_error() == Some(Errno::CONNABORTED.raw_os_error()) => {
-                    Ok(FuseEnd::Aborted)
-                }
-                Err(error) => Err(error).context("serving FUSE failed"),
-            });
+            let _ = sender.send(session.run().context("serving FUSE failed"));
         })?;
     started
         .recv()

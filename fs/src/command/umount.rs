@@ -84,6 +84,10 @@ pub fn umount(global: &Global, args: &UmountArgs) -> anyhow::Result<()> {
                 bail!("{}", busy(&path));
             }
             mount::abort(&path).with_context(|| format!("cannot unmount {shown}"))?;
+            if daemon.is_none() {
+                // Nobody else takes the name away.
+                mount::unmount(&path, true).with_context(|| format!("cannot unmount {shown}"))?;
+            }
         }
         Err(error) => return Err(error).with_context(|| format!("cannot unmount {shown}")),
     }

@@ -258,21 +258,13 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> io::Result<()> {
     }
 }
 
-/// Ends what is mounted there for all its users, as `umount -f`: who waits for it gets an error at once, and its name
-/// goes. Only root may; without that the name alone goes.
+/// Ends what is mounted there for all its users, as `umount -f`: who waits for it gets an error at once. What is in use
+/// keeps its name, which its daemon takes away. Only root may.
 pub fn abort(mountpoint: &Path) -> io::Result<()> {
-    if rustix::process::geteuid().is_root() {
-        let flags = UnmountFlags::FORCE | UnmountFlags::NOFOLLOW;
-        match rustix::mount::unmount(mountpoint, flags) {
-            // Still open somewhere.
-            Err(Errno::BUSY) => {}
-            other => return other.map_err(io::Error::from),
-        }
-    }
-    match unmount(mountpoint, true) {
-        // The daemon was faster.
-        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
-        other => other,
+    let flags = UnmountFlags::FORCE | UnmountFlags::NOFOLLOW;
+    match rustix::mount::unmount(mountpoint, flags) {
+        Ok(()) | Err(Errno::BUSY) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -334,15 +326,20 @@ impl MountGuard {
 
     /// Unmounts if what is mounted there still is ours; lazily if it is in use.
     pub fn unmount(&self) {
-        let found = mount_at(&self.mountpoint).ok().flatten();
-        let ours = found
-            .is_some_and(|entry| entry.fs_type == FS_TYPE && Some(&entry.device) == self.device.as_ref());
-        if ours && unmount(&self.mountpoint, false).is_err() {
+        if self.is_mounted() && unmount(&self.mountpoint, false).is_err() {
             tracing::warn!(mountpoint = %self.mountpoint.display(), "in use: detaching it");
             if let Err(error) = unmount(&self.mountpoint, true) {
                 tracing::error!(mountpoint = %self.mountpoint.display(), %error, "cannot unmount");
             }
         }
+    }
+}
+
+impl MountGuard {
+    /// True while it still has its place.
+    pub fn is_mounted(&self) -> bool {
+        let found = mount_at(&self.mountpoint).ok().flatten();
+        found.is_some_and(|entry| entry.fs_type == FS_TYPE && Some(&entry.device) == self.device.as_ref())
     }
 }
 

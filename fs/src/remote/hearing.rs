@@ -7,9 +7,9 @@
 //!
 //! | nothing came for | it is |
 //! |---|---|
-//! | less than [`QUIET_TICKS`] | heard |
+//! | less than `QUIET_TICKS` | heard |
 //! | that | quiet: knock |
-//! | [`SILENT_TICKS`] | silent: knock, and answer with what is known meanwhile |
+//! | `SILENT_TICKS` | silent: knock, and answer with what is known meanwhile |
 //!
 //! Counted in ticks, not in time: a process that was stopped itself has heard nothing either.
 

@@ -279,6 +279,7 @@ impl Link {
     /// Looks if anything comes from the server, and knocks if nothing does.
     async fn watch(&self, session: &Arc<Session>) -> Infallible {
         let mut hearing = Hearing::default();
+        // As many as there are ticks until the session times out.
         let mut knocks = JoinSet::new();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -50,8 +50,6 @@ pub(super) const LOST_PAUSE: Duration = Duration::from_millis(50);
 const GONE_AFTER: Duration = Duration::from_secs(10);
 /// What was applied for so long is flushed.
 const FLUSH_AFTER: Duration = Duration::from_secs(5);
-/// Volumes that another run of the server is told of at once.
-const SETTLING_MAX: usize = 8;
 /// Reservations of space kept for another run of the server; more of them cause a flush.
 const RESERVATIONS_MAX: usize = 1024;
 
@@ -307,29 +305,6 @@ impl<R: Remote> Shared<R> {
             volume.urge();
             volume.flush_in_background();
         }
-    }
-
-    /// There is another session: if it is with another run of the server, that one gets again what the last
-    /// may have lost. A few volumes at a time: what is asked for meanwhile does not queue behind them.
-    pub fn send_again(&self) {
-        let volumes = self.all_unsettled();
-        tokio::spawn(async move {
-            let mut settling = JoinSet::new();
-            for volume in volumes {
-                if settling.len() >= SETTLING_MAX {
-                    settling.join_next().await;
-                }
-                settling.spawn(async move {
-                    let settled = volume
-                        .shared
-                        .within_deadline(("send again", &volume.path), volume.settle());
-                    if let Err(error) = settled.await {
-                        tracing::debug!(volume = %volume.path, %error, "not brought up to date yet");
-                    }
-                });
-            }
-            settling.join_all().await;
-        });
     }
 
     /// Flushes what has been applied for long. To be called now and then.

@@ -164,16 +164,12 @@ fn writable(rig: &Rig, number: usize) -> Result<File> {
 }
 
 /// Every call that needs the server, each where no other one is in its way.
-fn calls_that_wait(rig: &Rig, files: Vec<File>, (folder, direct): (File, File)) -> Result<Calls> {
+fn calls_that_wait(rig: &Rig, files: Vec<File>, [folder, direct, unread]: [File; 3]) -> Result<Calls> {
     let root = rig.mount.path().to_owned();
     let at = |name: &str| root.join(name);
-    let volume = rig.mount.open("volume");
-    let volume = volume.context("what is open can be opened again")?;
     let mut calls = Calls::new();
     let all = &mut calls;
-    call(all, "read", move || {
-        volume.read_exact_at(&mut [0; 4096], 33 * MIB)
-    });
+    call(all, "read", move || unread.read_exact_at(&mut [0; 4096], 0));
     let path = at("fresh/one");
     call(all, "lookup", move || fs::metadata(path).map(drop));
     let path = at("fresh");
@@ -245,6 +241,8 @@ fn ensure_known(rig: &Rig, volume: &File, cached: &[u8], map: &SeekMap) -> Resul
     volume.read_exact_at(&mut bytes, 0)?;
     ensure!(bytes == cached, "cached bytes changed");
     assert_eq!(SeekMap::of(volume)?, *map);
+    let again = rig.mount.open("volume");
+    again.context("what is open can be opened again")?;
     assert_eq!(volume.metadata()?.len(), 64 * MIB);
     let path = CString::new(rig.volume("volume").to_string_lossy().into_owned())?;
     rustix::fs::getxattr(&path, c"user.lacuna.path", &mut [0_u8; 64])?;
@@ -264,6 +262,7 @@ fn without_a_server(stopped: bool) -> Result<()> {
         names(&rig.volume(folder))?;
     }
     let direct = open_direct(&rig.volume("volume"))?;
+    let unread = rig.mount.open("file6")?;
     let files = (0..6)
         .map(|number| writable(&rig, number))
         .collect::<Result<_>>()?;
@@ -280,10 +279,10 @@ fn without_a_server(stopped: bool) -> Result<()> {
         None
     };
     ensure_known(&rig, &volume, &cached, &map).context("what is known")?;
-    let calls = calls_that_wait(&rig, files, (folder, direct))?;
+    let calls = calls_that_wait(&rig, files, [folder, direct, unread])?;
     let read = |status: &Status| {
         let mut waiting = status.waiting.iter();
-        waiting.any(|waiting| waiting.operation == "read" && waiting.path.as_deref() == Some("volume"))
+        waiting.any(|waiting| waiting.operation == "read" && waiting.path.as_deref() == Some("file6"))
     };
     shell.until("a read to be shown as waiting", |status| {
         status.waiting_count > 0 && read(status)
