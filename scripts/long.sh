@@ -16,6 +16,10 @@ cargo test --profile test-fast -p lacuna-tests --features long --test long --loc
 say "a server that is killed 1000 times"
 LACUNA_KILLS=1000 cargo test --profile test-fast -p lacuna-tests --test crash --locked -- --test-threads=1
 
+say "daemons that are killed under tools, and suspended for a minute"
+LACUNA_KILLS=60 LACUNA_SUSPENDED=60 \
+    cargo test --profile test-fast -p lacuna-tests --test faults --locked -- --test-threads=1
+
 say "write-back in virtual time: 100,000 random runs through crashes and lost answers"
 PROPTEST_CASES=100000 cargo test --release -p lacuna --lib --locked -- equals_an_array_through
 

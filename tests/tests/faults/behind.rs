@@ -64,26 +64,6 @@ fn deleted_while_it_is_written() -> Result<()> {
     Ok(())
 }
 
-/// When the server is killed as well, there is no volume to send to: an error says so, and the mount goes on.
-#[test]
-fn deleted_and_the_server_killed() -> Result<()> {
-    let (mut rig, volume) = written()?;
-    write(&volume, 3)?;
-    rig.server.kill()?;
-    fs::remove_file(rig.original("volume"))?;
-    write(&volume, 5)?;
-    rig.server.start_again()?;
-    let outcome = volume.sync_all();
-    ensure!(outcome.is_err(), "an fsync of a volume that is gone succeeded");
-    drop(volume);
-    fs::write(rig.volume("other"), block(7))?;
-    ensure!(
-        fs::read(rig.original("other"))? == block(7),
-        "the next volume differs"
-    );
-    Ok(())
-}
-
 /// Bytes beyond the cut are gone: what is read there is zeros or the end, or what was written since; all others stay.
 #[test]
 fn cut_while_it_is_written() -> Result<()> {

@@ -1,7 +1,6 @@
-//! `umount -f` and `umount -l` of a mount that is in use.
+//! `umount -l` of a mount that is in use.
 
 use std::os::unix::fs::FileExt;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -9,7 +8,6 @@ use anyhow::{Result, anyhow, ensure};
 use lacuna_tests::random::Random;
 use lacuna_tests::rig::Rig;
 use lacuna_tests::{command, mount_table, samples, wait};
-use rustix::process::Signal;
 
 use crate::MIB;
 
@@ -30,36 +28,6 @@ fn ensure_gone(rig: &Rig, daemon: lacuna_tests::process::Process) -> Result<()> 
     rig.mount.mount_again(&rig.server, &[])?;
     ensure!(rig.volume("volume").exists(), "the new mount shows nothing");
     Ok(())
-}
-
-/// Processes that wait for a server that does not answer, without a timeout, are freed.
-#[test]
-fn by_force_waiting_processes_are_freed() -> Result<()> {
-    let rig = rig(&["hard"])?;
-    let daemon = rig.mount.daemon()?;
-    let (volume, written) = (rig.mount.open("volume")?, rig.mount.create("written")?);
-    rig.server.process()?.send(Signal::STOP)?;
-    let outcome = thread::scope(|scope| -> Result<()> {
-        let reader = scope.spawn(|| volume.read_exact_at(&mut [0; 4096], MIB));
-        let writer = scope.spawn(|| {
-            written.write_all_at(&[1; 4096], 0)?;
-            written.sync_all()
-        });
-        wait::until("a write to be taken in", wait::LIMIT, || {
-            Ok(rig.mount.status()?.dirty_bytes > 0)
-        })?;
-        // It may say that the mount is busy; those who wait are freed all the same.
-        command::finish(Command::new("umount").arg("-f").arg(rig.mount.path()))?;
-        for process in [reader, writer] {
-            let outcome = process.join().map_err(|_| anyhow!("a process panicked"))?;
-            ensure!(outcome.is_err(), "an answer without a server");
-        }
-        Ok(())
-    });
-    rig.server.process()?.send(Signal::CONT)?;
-    outcome?;
-    drop((volume, written));
-    ensure_gone(&rig, daemon)
 }
 
 /// The name is gone at once; who has it open works on, and the last close ends the daemon, with every byte saved.
