@@ -296,6 +296,7 @@ impl WriteLease {
     pub fn abandon(&self) {
         let now = Instant::now();
         self.leases.table.lock().abandon(self.tag, self.opener, now);
+        self.leases.changed.send_replace(());
     }
 }
 

@@ -182,7 +182,6 @@ impl Session {
         };
         let open = std::mem::take(&mut self.handles.lock().open);
         self.counters.open_volumes.store(0, Ordering::Relaxed);
-        self.server.leases.leave(self.number);
         let session = Arc::clone(&self);
         let under_way = self.work.begin();
         // Not out of the client's share, which may hang for ever.
@@ -198,6 +197,8 @@ impl Session {
         });
         // Nobody waits for the outcome but the next session, below.
         drop(closed.await);
+        // Not before: whoever wants a lease of it waits for the answer, which is that it is gone.
+        self.server.leases.leave(self.number);
         drop(serving);
         self.work.ended().await;
         self.leave_streams();

@@ -16,6 +16,8 @@
 //!
 //! Nothing that was acknowledged is dropped but in the last three cases.
 
+mod guards;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,12 +29,13 @@ use lacuna_transport::wire::message::Reshape;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::guards::{Kept, Sending};
 use super::refused::Refused;
 use super::unflushed::{ByOthers, Cuts, Unflushed};
 use super::{Shared, State, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::BLOCK_BYTES;
-use crate::overlay::{Batch, BatchId, Overlay, Work};
+use crate::overlay::{Batch, Overlay, Work};
 use crate::remote::{Named, Remote};
 use crate::rescue::Piece;
 
@@ -798,31 +801,6 @@ impl<R: Remote> Volume<R> {
         drop(state);
         if settled {
             self.unbind_if_idle();
-        }
-    }
-}
-
-/// See [`Volume::keep`].
-pub(super) struct Kept<'a, R: Remote>(&'a Arc<Volume<R>>);
-
-impl<R: Remote> Drop for Kept<'_, R> {
-    fn drop(&mut self) {
-        self.0.state.lock().back.under_way -= 1;
-        self.0.let_go_if_settled();
-    }
-}
-
-/// A batch under way: one whose task is dropped is lost, not forgotten.
-struct Sending<'a, R: Remote> {
-    volume: &'a Volume<R>,
-    batch: Option<BatchId>,
-}
-
-impl<R: Remote> Drop for Sending<'_, R> {
-    fn drop(&mut self) {
-        if let Some(batch) = self.batch {
-            self.volume.state.lock().back.overlay.lost(batch);
-            self.volume.progress.notify_waiters();
         }
     }
 }
