@@ -21,6 +21,7 @@ pub mod command;
 pub mod control;
 pub mod error;
 pub mod generation;
+pub mod locks;
 pub mod operations;
 pub mod serve;
 pub mod session;

@@ -37,6 +37,7 @@ use crate::buffers::BufferPool;
 use crate::catalog::Catalog;
 use crate::control::SessionReport;
 use crate::error::{Error, ErrorKind, Result};
+use crate::locks::{LOCKS_GRACE, LOCKS_LINGER, Locks};
 use crate::operations::{InstanceKey, Operations};
 use crate::session::{self, Counters, Session};
 
@@ -50,11 +51,15 @@ const DIGESTS_UNDER_WAY_MAX: usize = 4;
 /// For goodbyes to leave after the last session was closed.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bounds that a test can lower; each is one of [`lacuna_transport::limits`].
+/// Bounds that a test can lower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     pub sessions_max: usize,
     pub session_handles_max: usize,
+    /// How long locks outlive a session that was lost.
+    pub locks_linger: Duration,
+    /// How long a server that was started again waits for those who held locks.
+    pub locks_grace: Duration,
 }
 
 impl Default for Bounds {
@@ -62,6 +67,8 @@ impl Default for Bounds {
         Self {
             sessions_max: SESSIONS_MAX,
             session_handles_max: SESSION_HANDLES_MAX,
+            locks_linger: LOCKS_LINGER,
+            locks_grace: LOCKS_GRACE,
         }
     }
 }
@@ -78,6 +85,7 @@ pub struct Server {
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) packing: Packing,
     pub(crate) operations: Operations,
+    pub(crate) locks: Locks,
     pub(crate) bounds: Bounds,
     read_only: bool,
     state: PathBuf,
@@ -123,6 +131,7 @@ impl Server {
             buffers: Arc::default(),
             packing: Packing::default(),
             operations: Operations::open(&state)?,
+            locks: Locks::open(&state, bounds.locks_linger, bounds.locks_grace),
             bounds,
             read_only,
             state,
@@ -160,6 +169,7 @@ impl Server {
             tracing::debug!("not every client confirmed the goodbye");
         }
         tasks.shutdown().await;
+        self.locks.end();
         result
     }
 

@@ -21,6 +21,7 @@ mod digest;
 mod hello;
 mod lane;
 mod list;
+mod lock;
 mod map;
 mod name;
 mod read;
@@ -36,8 +37,8 @@ use lacuna_transport::id::{Handle, RequestId};
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
 use lacuna_transport::quic::identity::KeyId;
-use lacuna_transport::wire::frame::{Code, Kind};
-use lacuna_transport::wire::message::{self, Features};
+use lacuna_transport::wire::frame::Code;
+use lacuna_transport::wire::message::Features;
 use parking_lot::Mutex;
 use quinn::Connection;
 use tokio::sync::Semaphore;
@@ -176,6 +177,7 @@ impl Session {
         drop(serving);
         self.work.ended().await;
         self.leave_streams();
+        self.leave_locks();
         end
     }
 
@@ -246,20 +248,19 @@ impl Session {
             Err(error) => return End::new(CloseCode::Done, error.to_string()),
         };
         loop {
-            let Ok(changes) = self.party.events.take().await else {
+            let Ok(events) = self.party.events.take().await else {
                 let text = "this client does not take its events; connect again";
                 return self.end(End::new(CloseCode::Busy, text));
             };
-            for change in changes {
-                let body = message::encode(&change);
+            for event in events {
                 let traffic = &self.counters.traffic;
                 let sent = frames::write_frame(
                     &mut stream,
                     traffic,
-                    Kind::VolumeChanged,
+                    event.kind(),
                     Code::Done,
                     RequestId(0),
-                    body,
+                    event.encode(),
                 );
                 if let Err(error) = sent.await {
                     return self.end(End::from(error));
@@ -302,6 +303,7 @@ impl Session {
         let node =
             node.ok_or_else(|| Error::new(ErrorKind::Stale, format!("handle {} is not open", handle.0)))?;
         self.counters.open_volumes.fetch_sub(1, Ordering::Relaxed);
+        self.leave_locks_of(&node);
         self.blocking(move || {
             drop(node);
             Ok(())

@@ -23,7 +23,7 @@ use std::sync::{Arc, Weak};
 
 use lacuna_transport::attr::Attr;
 use lacuna_transport::compression::probe::Probe;
-use lacuna_transport::id::{Generation, Handle};
+use lacuna_transport::id::{Generation, Handle, NodeId};
 use lacuna_transport::range::ByteRange;
 use parking_lot::Mutex;
 
@@ -141,6 +141,7 @@ impl VolumeNode {
         let open = OpenNode {
             node: Arc::clone(self),
             volume,
+            id: attr.id,
             handle,
             session: party.session,
             for_change,
@@ -324,6 +325,7 @@ impl Drop for Change {
 pub struct OpenNode {
     node: Arc<VolumeNode>,
     volume: Arc<dyn OpenVolume>,
+    id: NodeId,
     handle: Handle,
     session: u64,
     for_change: bool,
@@ -335,6 +337,10 @@ pub struct OpenNode {
 impl OpenNode {
     pub fn volume(&self) -> &dyn OpenVolume {
         &*self.volume
+    }
+
+    pub const fn id(&self) -> NodeId {
+        self.id
     }
 
     /// Opened for changes.

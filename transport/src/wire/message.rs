@@ -43,7 +43,8 @@ impl Features {
             | Self::DIGESTS.0
             | Self::ZSTD.0
             | Self::LZ4.0
-            | Self::STREAMS.0,
+            | Self::STREAMS.0
+            | Self::LOCKS.0,
     );
 
     #[must_use]
