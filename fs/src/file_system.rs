@@ -1,6 +1,6 @@
 //! The mounted file system without FUSE: what the adapter calls, and what tests drive without a mount.
 //!
-//! The parts: here finding, opening and reading; `changes` to the content of volumes; `names`; `follow`, what
+//! The parts: here finding, opening and reading; `changes` to the content of volumes; `locks`; `names`; `follow`, what
 //! goes on beside the calls.
 //!
 //! Calls named `..._now` answer from what is known and never wait; the others may ask the server, each
@@ -10,11 +10,12 @@
 pub mod changes;
 #[cfg(feature = "quic")]
 pub mod follow;
+pub mod locks;
 mod names;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use lacuna_transport::attr::{Attr, NodeKind, Space};
@@ -56,6 +57,8 @@ pub struct OpenVolume<R: Remote> {
     readahead: Mutex<Readahead>,
     /// Errors of background writes that this handle has reported, or that came before it.
     failures_seen: AtomicU64,
+    /// Another host has taken a lock that was held through it.
+    lock_lost: AtomicBool,
 }
 
 /// The names of an open folder, as they were when reading it began.
@@ -121,6 +124,7 @@ pub struct FileSystem<R: Remote> {
     volumes: Mutex<HashMap<OpenId, Arc<OpenVolume<R>>>>,
     folders: Mutex<HashMap<OpenId, Arc<OpenFolder>>>,
     idle_maps: Mutex<IdleMaps<R>>,
+    locks: locks::Locks,
     next_open: AtomicU64,
 }
 
@@ -136,6 +140,7 @@ impl<R: Remote> FileSystem<R> {
                 by_age: LruCache::unbounded(),
                 runs: 0,
             }),
+            locks: locks::Locks::default(),
             next_open: AtomicU64::new(1),
         }
     }
@@ -211,6 +216,7 @@ impl<R: Remote> FileSystem<R> {
             access,
             readahead: Mutex::new(Readahead::new(self.shared.cache.bytes_max())),
             failures_seen: AtomicU64::new(outcome.failures),
+            lock_lost: AtomicBool::new(false),
         };
         self.volumes.lock().insert(open, Arc::new(opened));
         open
@@ -234,17 +240,20 @@ impl<R: Remote> FileSystem<R> {
     /// Reads what needs no waiting. Call it within the runtime: it starts prefetches.
     pub fn read_now(&self, open: OpenId, wanted: ByteRange) -> Result<ReadNow> {
         let open = self.open_volume(open)?;
+        open.check_locks()?;
         Ok(open.volume.read_now(&open.readahead, wanted))
     }
 
     pub async fn read(&self, open: OpenId, wanted: ByteRange) -> Result<Gathered> {
         let open = self.open_volume(open)?;
+        open.check_locks()?;
         open.volume.read(&open.readahead, wanted).await
     }
 
     /// Reads past the client's cache.
     pub async fn read_direct(&self, open: OpenId, wanted: ByteRange) -> Result<Gathered> {
         let open = self.open_volume(open)?;
+        open.check_locks()?;
         open.volume.read_direct(wanted).await
     }
 

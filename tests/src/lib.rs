@@ -15,6 +15,7 @@ pub mod command;
 pub mod compare;
 pub mod direct;
 pub mod host;
+pub mod locker;
 pub mod loop_device;
 pub mod mapping;
 pub mod measure;

@@ -23,6 +23,10 @@ impl Process {
         Pid::from_raw(pid).map(Self)
     }
 
+    pub fn number(self) -> i32 {
+        self.0.as_raw_pid()
+    }
+
     /// Whether it still runs; a zombie does not.
     pub fn lives(self) -> bool {
         match fs::read_to_string(self.file("stat")) {

@@ -24,6 +24,7 @@ pub async fn follow(fs: Arc<FileSystem<QuicRemote>>, mut events: mpsc::Receiver<
     while let Some(event) = events.recv().await {
         match event {
             Event::Changed(change) => fs.changed(&change),
+            Event::LocksFreed => fs.locks_freed(),
             Event::Reconnected => {
                 // Changes may have been missed: until a volume was looked at again, nothing about it is
                 // answered as if the server would tell.
@@ -31,6 +32,7 @@ pub async fn follow(fs: Arc<FileSystem<QuicRemote>>, mut events: mpsc::Receiver<
                     volume.unfollow();
                     tokio::spawn(look_again(volume));
                 }
+                fs.lock_again();
                 // Another run of the server gets again what it may have lost.
                 fs.shared().send_again();
             }

@@ -32,6 +32,8 @@ pub enum LinkState {
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
     Changed(Change),
+    /// Somewhere a lock was given up that stood in the way of one of ours.
+    LocksFreed,
     /// There is a new session: events may have been missed.
     Reconnected,
 }
@@ -163,8 +165,13 @@ impl Link {
                         return "the mount ended".to_owned();
                     }
                 }
-                // Nothing is asked of the server that it would tell of with these.
-                Ok(event::Event::LeaseRecalled(_) | event::Event::LocksFreed(_)) => {}
+                Ok(event::Event::LocksFreed(_)) => {
+                    if events.send(Event::LocksFreed).await.is_err() {
+                        return "the mount ended".to_owned();
+                    }
+                }
+                // Nothing is asked of the server that it would tell of with this.
+                Ok(event::Event::LeaseRecalled(_)) => {}
                 Err(RequestError::Protocol(error)) => {
                     session.close_broken(&error);
                     return error.to_string();

@@ -146,7 +146,11 @@ mod tests {
             queue.push_freed(Handle(2));
         }
         let events = queue.take().await.unwrap();
-        let [Event::VolumeChanged(change), Event::LocksFreed(LocksFreed { handle })] = &events[..] else {
+        let [
+            Event::VolumeChanged(change),
+            Event::LocksFreed(LocksFreed { handle }),
+        ] = &events[..]
+        else {
             panic!("{events:?}");
         };
         assert_eq!(change.generation(), Generation(1000));

@@ -51,12 +51,7 @@ impl Session {
     pub(super) fn leave_locks_of(&self, closed: &OpenNode) {
         let (id, holder) = (closed.id(), self.asker().holder);
         if self.server.locks.holds(id, holder)
-            && !self
-                .handles
-                .lock()
-                .open
-                .values()
-                .any(|open| open.is_same(closed))
+            && !self.handles.lock().open.values().any(|open| open.is_same(closed))
         {
             self.server.locks.release(id, holder);
         }
