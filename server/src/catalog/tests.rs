@@ -8,6 +8,8 @@ use lacuna_transport::path::NodePath;
 use lacuna_transport::id::Generation;
 use lacuna_transport::range::ByteRange;
 
+use lacuna_transport::wire::event::Event;
+
 use super::*;
 use crate::backend::Backend;
 use crate::backend::sparse_file::SparseFiles;
@@ -85,7 +87,14 @@ async fn a_write_by_another_program_reaches_every_opener() {
     let (_c, _) = bed.open("v", 1, &two);
     bed.write("v", b"two");
     bed.report();
-    let mut changes = one.events.take().await.unwrap();
+    let events = one.events.take().await.unwrap();
+    let mut changes: Vec<_> = events
+        .into_iter()
+        .map(|event| match event {
+            Event::VolumeChanged(change) => change,
+            other => panic!("{other:?}"),
+        })
+        .collect();
     changes.sort_by_key(|change| change.handle);
     assert_eq!(
         changes.iter().map(|change| change.handle).collect::<Vec<_>>(),

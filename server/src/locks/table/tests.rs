@@ -208,7 +208,7 @@ fn those_who_wait_are_told_in_order_and_once() {
         .table
         .lock(VOLUME, holder, &given_up(10, 20), None, bed.now)
         .unwrap();
-    assert_eq!(told(beside), []);
+    assert_eq!(told(beside), [0; 0]);
     let freed = bed
         .table
         .lock(VOLUME, holder, &given_up(0, 5), None, bed.now)
@@ -218,7 +218,7 @@ fn those_who_wait_are_told_in_order_and_once() {
         .table
         .lock(VOLUME, holder, &given_up(0, 10), None, bed.now)
         .unwrap();
-    assert_eq!(told(freed), []);
+    assert_eq!(told(freed), [0; 0]);
     assert!(bed.table.volumes.is_empty());
 }
 

@@ -23,6 +23,7 @@ fn the_bounds_are_those_of_the_protocol() {
     let bounds = Bounds {
         sessions_max: SESSIONS_MAX,
         session_handles_max: SESSION_HANDLES_MAX,
+        ..Bounds::default()
     };
     assert_eq!(Bounds::default(), bounds);
 }
