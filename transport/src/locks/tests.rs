@@ -1,3 +1,5 @@
+//! Against an array of bytes for each owner.
+
 use proptest::prelude::*;
 
 use super::*;

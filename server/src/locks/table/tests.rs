@@ -1,3 +1,5 @@
+//! Two mounts and a clock.
+
 use lacuna_transport::id::InstanceId;
 use lacuna_transport::quic::identity::Identity;
 use lacuna_transport::range::ByteRange;

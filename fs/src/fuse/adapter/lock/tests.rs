@@ -1,3 +1,5 @@
+//! What is read out of requests and of /proc.
+
 use super::*;
 
 const STATUS: &str = "Name:\tflock\nTgid:\t77\nPid:\t77\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\nSigBlk:\t0000000000000000\n";
