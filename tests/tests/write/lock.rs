@@ -257,8 +257,12 @@ fn qemu_protects_an_image_as_it_does_locally() -> Result<()> {
     host::require_programs(&["qemu-img", "qemu-io"])?;
     let hosts = Hosts::start()?;
     let local = hosts.rig.sandbox.join("local");
-    std::fs::File::create(&local)?.set_len(MIB)?;
-    let volume = hosts.rig.volume("v");
+    // In a raw one QEMU lets others write, too.
+    for image in [&local, &hosts.rig.original("image")] {
+        let mut create = hosts.rig.sandbox.command("qemu-img");
+        command::run(create.args(["create", "-q", "-f", "qcow2"]).arg(image).arg("1M"))?;
+    }
+    let volume = hosts.rig.volume("image");
     let said = |image: &Path, options: &[&str]| {
         let mut info = hosts.rig.sandbox.command("qemu-img");
         command::finish(info.arg("info").args(options).arg(image))
@@ -267,11 +271,11 @@ fn qemu_protects_an_image_as_it_does_locally() -> Result<()> {
     for (open, looked_at) in [
         (&local, local.clone()),
         (&volume, volume.clone()),
-        (&volume, hosts.other.join("v")),
+        (&volume, hosts.other.join("image")),
     ] {
         let mut writer = hosts.rig.sandbox.command("qemu-io");
         let mut writer = writer
-            .args(["-f", "raw"])
+            .args(["-f", "qcow2"])
             .arg(open)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
