@@ -32,6 +32,8 @@ pub enum ErrorKind {
     NotEmpty,
     /// In use, by someone else or by the server's host.
     Busy,
+    /// Somebody else holds a lock on it.
+    Locked,
     /// The two names are on different file systems of the server.
     CrossDevice,
     /// Larger than the storage can hold in one volume.
@@ -83,6 +85,7 @@ impl ErrorKind {
             Self::Exists => Errno::EXIST,
             Self::NotEmpty => Errno::NOTEMPTY,
             Self::Busy => Errno::BUSY,
+            Self::Locked => Errno::AGAIN,
             Self::CrossDevice => Errno::XDEV,
             Self::TooLarge => Errno::FBIG,
             Self::NotPermitted => Errno::PERM,

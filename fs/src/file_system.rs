@@ -1,7 +1,7 @@
 //! The mounted file system without FUSE: what the adapter calls, and what tests drive without a mount.
 //!
-//! The parts: here finding, opening and reading; `changes` to the content of volumes; `names`; `known`, what is
-//! answered while the server cannot be asked, with the `listings`; `follow`, what goes on beside the calls.
+//! The parts: here finding, opening and reading; `changes` to the content of volumes; `locks`; `names`; `known`, what
+//! is answered while the server cannot be asked, with the `listings`; `follow`, what goes on beside the calls.
 //!
 //! Calls named `..._now` answer from what is known and never wait; the others may ask the server, each
 //! within the deadline of the mount. Lock order: `namespace` before a volume's state; never the other
@@ -11,11 +11,12 @@ pub mod changes;
 pub mod follow;
 mod known;
 pub mod listings;
+pub mod locks;
 mod names;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lacuna_transport::attr::{Attr, NodeKind, Space};
 use lacuna_transport::digest::UnitHash;
@@ -63,6 +64,8 @@ pub struct OpenVolume<R: Remote> {
     failures_seen: AtomicU64,
     /// How often the volume had been fenced when it was opened.
     fences: u64,
+    /// Another host has taken a lock that was held through it.
+    lock_lost: AtomicBool,
 }
 
 /// The names of an open folder, as they were when reading it began.
@@ -130,6 +133,7 @@ pub struct FileSystem<R: Remote> {
     folders: Mutex<HashMap<OpenId, Arc<OpenFolder>>>,
     idle_maps: Mutex<IdleMaps<R>>,
     listings: Mutex<Listings>,
+    locks: locks::Locks,
     next_open: AtomicU64,
 }
 
@@ -146,6 +150,7 @@ impl<R: Remote> FileSystem<R> {
                 runs: 0,
             }),
             listings: Mutex::default(),
+            locks: locks::Locks::default(),
             next_open: AtomicU64::new(1),
         }
     }
@@ -261,6 +266,7 @@ impl<R: Remote> FileSystem<R> {
             readahead: Mutex::new(Readahead::new(self.shared.cache.bytes_max())),
             failures_seen: AtomicU64::new(outcome.failures),
             fences: outcome.fences,
+            lock_lost: AtomicBool::new(false),
         };
         self.volumes.lock().insert(open, Arc::new(opened));
         open
@@ -284,12 +290,14 @@ impl<R: Remote> FileSystem<R> {
     /// Reads what needs no waiting. Call it within the runtime: it starts prefetches.
     pub fn read_now(&self, open: OpenId, wanted: ByteRange) -> Result<ReadNow> {
         let open = self.open_volume(open)?;
+        open.check_locks()?;
         Ok(open.volume.read_now(&open.readahead, wanted))
     }
 
     pub async fn read(&self, open: OpenId, wanted: ByteRange) -> Result<Gathered> {
         let open = self.open_volume(open)?;
         self.look_first(&open.volume).await?;
+        open.check_locks()?;
         open.volume.read(&open.readahead, wanted).await
     }
 
@@ -297,6 +305,7 @@ impl<R: Remote> FileSystem<R> {
     pub async fn read_direct(&self, open: OpenId, wanted: ByteRange) -> Result<Gathered> {
         let open = self.open_volume(open)?;
         self.look_first(&open.volume).await?;
+        open.check_locks()?;
         open.volume.read_direct(wanted).await
     }
 

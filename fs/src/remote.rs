@@ -24,9 +24,10 @@ use std::sync::Arc;
 
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
 use lacuna_transport::digest::{Hashing, UnitHash};
-use lacuna_transport::id::{BootId, Generation, Handle, NodeId};
+use lacuna_transport::id::{BootId, Generation, Handle, LockOwner, NodeId};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::lock::{HeldLock, LockKind, LockSpace, Locked};
 use lacuna_transport::wire::map_page::MapPage;
 use lacuna_transport::wire::message::{Features, RenameMode, Reshape};
 use parking_lot::Mutex;
@@ -72,6 +73,9 @@ impl std::fmt::Display for SharedPath {
 /// What a server that does not know digests comes to.
 const DIGESTS_UNSUPPORTED: &str =
     "this server makes no digests; update lacunad there, or compare what is read";
+
+/// What a server that keeps no locks comes to.
+const LOCKS_UNSUPPORTED: &str = "this server keeps no locks; update lacunad there";
 
 /// A server, or what stands for one.
 pub trait Remote: Send + Sync + 'static {
@@ -204,6 +208,17 @@ pub trait Remote: Send + Sync + 'static {
         data_only: bool,
     ) -> impl Future<Output = Result<Attr>> + Send;
 
+    /// Takes a lock, or gives up what an owner has of a range; can be sent again. `Unsupported`: this server keeps
+    /// no locks. `Busy`: it was just started, and those who held locks before go first.
+    fn lock(&self, volume: &Self::Volume, ask: &LockAsk) -> impl Future<Output = Result<Locked>> + Send;
+
+    /// The lock that stands in the way of one; fails as [`Self::lock`].
+    fn test_lock(
+        &self,
+        volume: &Self::Volume,
+        ask: &LockAsk,
+    ) -> impl Future<Output = Result<Option<HeldLock>>> + Send;
+
     fn set_attr(
         &self,
         subject: Named<'_, Self::Volume>,
@@ -257,6 +272,21 @@ pub struct UnitRange {
     pub how: Hashing,
 }
 
+/// A lock to take or to give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockAsk {
+    pub space: LockSpace,
+    pub owner: LockOwner,
+    pub process: u32,
+    /// `None` gives up.
+    pub kind: Option<LockKind>,
+    pub range: ByteRange,
+    /// Say when it is worth trying again.
+    pub tell: bool,
+    /// It was granted in an earlier session.
+    pub again: bool,
+}
+
 /// A node by its name, or a volume that is open, whatever became of its name.
 #[derive(Debug)]
 pub enum Named<'a, V> {
@@ -270,6 +300,8 @@ pub enum Event {
     Changed(Change),
     /// Another client wants to write to the volume that is open as this handle of this session.
     Recalled(u64, Handle),
+    /// Somewhere a lock was given up that stood in the way of one of ours.
+    LocksFreed,
     /// There is a new session: events may have been missed.
     Reconnected,
 }

@@ -28,6 +28,7 @@ mod fair;
 pub mod generation;
 pub mod journal;
 pub mod lease;
+pub mod locks;
 pub mod memory;
 pub mod operations;
 pub mod serve;

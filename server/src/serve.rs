@@ -42,6 +42,7 @@ use crate::catalog::Catalog;
 use crate::control::{LeaseReport, SessionReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::{self, Leases};
+use crate::locks::{LOCKS_GRACE, LOCKS_LINGER, Locks};
 use crate::memory::{Division, MEMORY_BYTES_DEFAULT};
 use crate::operations::{InstanceKey, NodeTag, Operations};
 use crate::session::{self, Counters, Session};
@@ -58,6 +59,10 @@ pub struct Bounds {
     pub memory_bytes: u64,
     /// How long the lease of a client that lost its connection is kept for it.
     pub lease_linger: Duration,
+    /// How long locks outlive a session that was lost.
+    pub locks_linger: Duration,
+    /// How long a server that was started again waits for those who held locks.
+    pub locks_grace: Duration,
 }
 
 impl Default for Bounds {
@@ -67,6 +72,8 @@ impl Default for Bounds {
             session_handles_max: SESSION_HANDLES_MAX,
             memory_bytes: MEMORY_BYTES_DEFAULT,
             lease_linger: lease::LINGER_DEFAULT,
+            locks_linger: LOCKS_LINGER,
+            locks_grace: LOCKS_GRACE,
         }
     }
 }
@@ -82,6 +89,7 @@ pub struct Server {
     pub(crate) packing: Packing,
     pub(crate) operations: Operations,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) locks: Locks,
     pub(crate) bounds: Bounds,
     read_only: bool,
     state: PathBuf,
@@ -139,6 +147,7 @@ impl Server {
             packing: Packing::default(),
             operations: Operations::open(&state)?,
             leases: Arc::new(Leases::open(&state, bounds.lease_linger)?),
+            locks: Locks::open(&state, bounds.locks_linger, bounds.locks_grace),
             bounds,
             read_only,
             state,
@@ -177,6 +186,7 @@ impl Server {
             tracing::debug!("not every client confirmed the goodbye");
         }
         tasks.shutdown().await;
+        self.locks.end();
         result
     }
 

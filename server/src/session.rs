@@ -23,6 +23,7 @@ mod lane;
 mod lease;
 mod list;
 mod listing;
+mod lock;
 mod map;
 mod name;
 mod read;
@@ -202,6 +203,7 @@ impl Session {
         drop(serving);
         self.work.ended().await;
         self.leave_streams();
+        self.leave_locks();
         end
     }
 
@@ -377,6 +379,7 @@ impl Session {
         let node =
             node.ok_or_else(|| Error::new(ErrorKind::Stale, format!("handle {} is not open", handle.0)))?;
         self.counters.open_volumes.fetch_sub(1, Ordering::Relaxed);
+        self.leave_locks_of(&node.0);
         self.blocking(move || {
             drop(node);
             Ok(())

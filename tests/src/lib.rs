@@ -17,6 +17,7 @@ pub mod compare;
 pub mod direct;
 pub mod host;
 pub mod link;
+pub mod locker;
 pub mod loop_device;
 pub mod mapping;
 pub mod measure;

@@ -23,6 +23,7 @@ pub mod extent;
 mod hex;
 pub mod id;
 pub mod limits;
+pub mod locks;
 pub mod path;
 #[cfg(feature = "quic")]
 pub mod quic;

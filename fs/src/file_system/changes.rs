@@ -187,6 +187,7 @@ impl<R: Remote> FileSystem<R> {
 
     fn writable(&self, open: OpenId) -> Result<Arc<OpenVolume<R>>> {
         let open = self.open_volume(open)?;
+        open.check_locks()?;
         if open.access == Access::ReadWrite {
             return Ok(open);
         }

@@ -46,6 +46,7 @@ pub async fn follow<R: Remote>(fs: Arc<FileSystem<R>>, mut events: mpsc::Receive
                     tokio::spawn(give_back(Arc::clone(&fs), volume));
                 }
             }
+            Event::LocksFreed => fs.locks_freed(),
             Event::Reconnected => {
                 // Changes may have been missed: until a volume was looked at again, nothing about it is
                 // answered as if the server would tell.
@@ -54,6 +55,7 @@ pub async fn follow<R: Remote>(fs: Arc<FileSystem<R>>, mut events: mpsc::Receive
                     volume.unfollow();
                 }
                 due.replace(volumes);
+                fs.lock_again();
                 // Another run of the server gets again what it may have lost.
                 fs.shared().send_again();
             }

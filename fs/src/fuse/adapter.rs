@@ -4,10 +4,11 @@
 //! hands its reply to a task. It never blocks: there is one reader thread, and it would stop the mount.
 //! A reply that is dropped (a panic, a task that ends) answers EIO by itself.
 //!
-//! `change` has what writes, `convert` the types.
+//! `change` has what writes, `lock` what locks, `convert` the types.
 
 mod change;
 mod convert;
+mod lock;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use lacuna_transport::attr::{NewAttr, NewNode};
@@ -30,6 +31,7 @@ use tokio::runtime::Handle;
 use self::convert::{
     DOT, Place, errno, file_attr, file_type, guarded, name_of, new_time, reply_offset, reply_xattr,
 };
+use self::lock::LockArguments;
 use super::busy_poll::BusyPoll;
 use crate::extent_map::Sought;
 use crate::file_system::{FileSystem, Listing, OpenId};
@@ -52,12 +54,18 @@ pub struct Adapter<R: Remote> {
     fs: Arc<FileSystem<R>>,
     runtime: Handle,
     poll: Option<Arc<BusyPoll>>,
+    buffer: lock::Buffer,
 }
 
 impl<R: Remote> Adapter<R> {
     /// `poll` is told which requests are answered on the spot.
     pub fn new(fs: Arc<FileSystem<R>>, runtime: Handle, poll: Option<Arc<BusyPoll>>) -> Self {
-        Self { fs, runtime, poll }
+        Self {
+            fs,
+            runtime,
+            poll,
+            buffer: lock::Buffer::open(),
+        }
     }
 
     /// A request is answered without waiting.
@@ -97,6 +105,8 @@ impl<R: Remote> Filesystem for Adapter<R> {
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            InitFlags::FUSE_POSIX_LOCKS,
+            InitFlags::FUSE_FLOCK_LOCKS,
         ] {
             if let Err(missing) = config.add_capabilities(wanted) {
                 tracing::debug!(?missing, "the kernel does not offer this");
@@ -190,11 +200,16 @@ impl<R: Remote> Filesystem for Adapter<R> {
         _request: &Request,
         _ino: INodeNo,
         open: FileHandle,
-        _owner: LockOwner,
+        owner: LockOwner,
         reply: ReplyEmpty,
     ) {
         guarded("flush", || {
-            self.answer("flush", reply, async move |fs| fs.drain(OpenId(open.0)).await);
+            let owner = lacuna_transport::id::LockOwner(owner.0);
+            self.answer("flush", reply, async move |fs| {
+                let drained = fs.drain(OpenId(open.0)).await;
+                fs.unlock_closed(OpenId(open.0), owner).await;
+                drained
+            });
         });
     }
 
@@ -233,7 +248,7 @@ impl<R: Remote> Filesystem for Adapter<R> {
     ) {
         guarded("release", || {
             let _runtime = self.runtime.enter();
-            self.fs.close(OpenId(open.0));
+            self.fs.release(OpenId(open.0));
             reply.ok();
         });
     }
@@ -618,6 +633,57 @@ impl<R: Remote> Filesystem for Adapter<R> {
                     Err(error) => reply.error(errno("copy_file_range", &error)),
                 },
             );
+        });
+    }
+
+    fn getlk(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        open: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        process: u32,
+        reply: ReplyLock,
+    ) {
+        guarded("getlk", || {
+            let arguments = LockArguments {
+                open: open.0,
+                owner: owner.0,
+                start,
+                end,
+                kind,
+                process,
+            };
+            self.test_lock(&arguments, reply);
+        });
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        open: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        process: u32,
+        waits: bool,
+        reply: ReplyEmpty,
+    ) {
+        guarded("setlk", || {
+            let arguments = LockArguments {
+                open: open.0,
+                owner: owner.0,
+                start,
+                end,
+                kind,
+                process,
+            };
+            self.set_lock(request, &arguments, waits, reply);
         });
     }
 

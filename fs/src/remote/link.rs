@@ -262,8 +262,11 @@ impl Link {
                         return "the mount ended".to_owned();
                     }
                 }
-                // Nothing is asked of the server that it would tell of with these.
-                Ok(event::Event::LocksFreed(_)) => {}
+                Ok(event::Event::LocksFreed(_)) => {
+                    if events.send(Event::LocksFreed).await.is_err() {
+                        return "the mount ended".to_owned();
+                    }
+                }
                 Err(RequestError::Protocol(error)) => {
                     session.close_broken(&error);
                     return error.to_string();

@@ -17,13 +17,14 @@ use lacuna_transport::id::{BootId, Generation, Handle, NodeId};
 use lacuna_transport::limits::VOLUME_BYTES_MAX;
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
+use lacuna_transport::wire::lock::{HeldLock, Locked};
 use lacuna_transport::wire::map_page::MapPage;
 use lacuna_transport::wire::message::{Features, RenameMode, Reshape};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use self::content::Content;
-use super::{Access, DIGESTS_UNSUPPORTED, Named, Remote, SharedPath, UnitRange};
+use super::{Access, DIGESTS_UNSUPPORTED, LOCKS_UNSUPPORTED, LockAsk, Named, Remote, SharedPath, UnitRange};
 use crate::error::{Error, ErrorKind, Result};
 use crate::overlay::buffer::Slice;
 
@@ -642,6 +643,14 @@ impl Remote for MemoryRemote {
         let now = state.content(volume.id)?.clone();
         state.flushed.insert(volume.id, now);
         Ok(attr)
+    }
+
+    async fn lock(&self, _volume: &MemoryVolume, _ask: &LockAsk) -> Result<Locked> {
+        Err(Error::new(ErrorKind::Unsupported, LOCKS_UNSUPPORTED))
+    }
+
+    async fn test_lock(&self, _volume: &MemoryVolume, _ask: &LockAsk) -> Result<Option<HeldLock>> {
+        Err(Error::new(ErrorKind::Unsupported, LOCKS_UNSUPPORTED))
     }
 
     async fn set_attr(&self, subject: Named<'_, MemoryVolume>, attr: NewAttr) -> Result<Attr> {

@@ -6,6 +6,7 @@
 
 mod change;
 mod digest;
+mod lock;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,7 @@ use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::codec::Codec;
 use lacuna_transport::wire::error_code::ErrorCode;
 use lacuna_transport::wire::frame::{Code, Kind};
+use lacuna_transport::wire::lock::{HeldLock, Locked};
 use lacuna_transport::wire::map_page::MapPage;
 use lacuna_transport::wire::message::{
     self, CreateRequest, Features, FinishRequest, HandleRequest, ListPage, MakeFolderRequest, MapRequest,
@@ -32,7 +34,7 @@ use parking_lot::Mutex;
 
 use super::link::{Link, LinkState};
 use super::session::{RequestError, Session};
-use super::{Access, Named, Remote, SharedPath, UnitRange};
+use super::{Access, LockAsk, Named, Remote, SharedPath, UnitRange};
 use crate::error::{Error, ErrorKind, Result};
 use crate::overlay::buffer::Slice;
 
@@ -476,6 +478,18 @@ impl Remote for QuicRemote {
         let session = self.session_of(boot).await?;
         let result = change::flush(&session, volume, data_only).await;
         change::outcome(&session, result, || format!("flush {}", volume.path))
+    }
+
+    async fn lock(&self, volume: &QuicVolume, ask: &LockAsk) -> Result<Locked> {
+        retrying!(self, format!("lock {}", volume.path), |session| lock::lock(
+            session, volume, ask
+        ))
+    }
+
+    async fn test_lock(&self, volume: &QuicVolume, ask: &LockAsk) -> Result<Option<HeldLock>> {
+        retrying!(self, format!("test a lock of {}", volume.path), |session| {
+            lock::test(session, volume, ask)
+        })
     }
 
     async fn set_attr(&self, subject: Named<'_, QuicVolume>, attr: NewAttr) -> Result<Attr> {

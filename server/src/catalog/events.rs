@@ -1,15 +1,15 @@
-//! What a session is still to be told: at most one change for each handle, the newest.
+//! What a session is still to be told: at most one change for each handle, the newest, and whose locks to try again.
 //!
 //! The bound holds memory, not the order of things: a client that does not take its events any more
 //! is closed by the session, reconnects and revalidates.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use lacuna_transport::attr::Attr;
 use lacuna_transport::id::Handle;
 use lacuna_transport::limits::{EVENT_QUEUE_MAX, TEXT_BYTES_MAX};
 use lacuna_transport::range::ByteRange;
-use lacuna_transport::wire::event::{Event, LeaseRecalled};
+use lacuna_transport::wire::event::{Event, LeaseRecalled, LocksFreed};
 use lacuna_transport::wire::message::VolumeChanged;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -19,6 +19,8 @@ use tokio::sync::Notify;
 pub struct EventQueue {
     waiting: Mutex<Waiting>,
     recalls: Mutex<Recalls>,
+    /// Volumes whose locks were given up. What does not fit is left out: who waits looks again by itself.
+    freed: Mutex<BTreeSet<Handle>>,
     wake: Notify,
 }
 
@@ -70,6 +72,16 @@ impl EventQueue {
         self.wake.notify_one();
     }
 
+    /// A lock that stood in the way of this session was given up.
+    pub fn push_freed(&self, handle: Handle) {
+        let mut freed = self.freed.lock();
+        if freed.len() < EVENT_QUEUE_MAX {
+            freed.insert(handle);
+        }
+        drop(freed);
+        self.wake.notify_one();
+    }
+
     /// Waits for events and takes them all.
     pub async fn take(&self) -> Result<Vec<Event>, Overflown> {
         loop {
@@ -78,6 +90,10 @@ impl EventQueue {
             let recalls = std::mem::take(&mut *self.recalls.lock());
             let recalls = recalls.into_iter();
             events.extend(recalls.map(|(handle, who)| Event::LeaseRecalled(LeaseRecalled { handle, who })));
+            // After what was changed under the lock.
+            let freed = std::mem::take(&mut *self.freed.lock());
+            let freed = freed.into_iter().map(|handle| LocksFreed { handle });
+            events.extend(freed.map(Event::LocksFreed));
             if !events.is_empty() {
                 return Ok(events);
             }
@@ -144,12 +160,20 @@ mod tests {
         for generation in 1..=1000 {
             queue.push(Handle(1), attr(generation), ByteRange::at(generation, 1).unwrap());
         }
-        let changes = queue.take().await.unwrap();
-        let [Event::VolumeChanged(change)] = &changes[..] else {
-            panic!("{changes:?}");
+        for _ in 0..3 {
+            queue.push_freed(Handle(2));
+        }
+        let events = queue.take().await.unwrap();
+        let [
+            Event::VolumeChanged(change),
+            Event::LocksFreed(LocksFreed { handle }),
+        ] = &events[..]
+        else {
+            panic!("{events:?}");
         };
         assert_eq!(change.generation(), Generation(1000));
         assert_eq!(change.range(), ByteRange::new(1, 1001).unwrap());
+        assert_eq!(*handle, Handle(2));
         assert_eq!(queue.try_take(), Ok(None));
     }
 

@@ -23,7 +23,7 @@ use std::sync::{Arc, Weak};
 
 use lacuna_transport::attr::{Attr, NewAttr};
 use lacuna_transport::compression::probe::Probe;
-use lacuna_transport::id::{Generation, Handle};
+use lacuna_transport::id::{Generation, Handle, NodeId};
 use lacuna_transport::range::ByteRange;
 use parking_lot::Mutex;
 
@@ -142,6 +142,7 @@ impl VolumeNode {
         let open = OpenNode {
             node: Arc::clone(self),
             volume,
+            id: attr.id,
             handle,
             session: party.session,
             for_change,
@@ -326,6 +327,7 @@ impl Drop for Change {
 pub struct OpenNode {
     node: Arc<VolumeNode>,
     volume: Arc<dyn OpenVolume>,
+    id: NodeId,
     handle: Handle,
     session: u64,
     for_change: bool,
@@ -349,6 +351,10 @@ impl OpenNode {
 
     pub fn volume(&self) -> &dyn OpenVolume {
         &*self.volume
+    }
+
+    pub const fn id(&self) -> NodeId {
+        self.id
     }
 
     /// Opened for changes.

@@ -8,6 +8,7 @@ use lacuna_transport::quic::frames::{self, FrameError};
 use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::error_code::ErrorCode;
 use lacuna_transport::wire::frame::{Code, Header, Kind, Sender};
+use lacuna_transport::wire::lock::LockRequest;
 use lacuna_transport::wire::message::{self, Features, HandleRequest, OpenRequest, Opened, PathRequest};
 use lacuna_transport::wire::read::ReadRequest;
 use quinn::{RecvStream, SendStream};
@@ -210,6 +211,17 @@ async fn answer(
         Kind::KeepLease => {
             let HandleRequest { handle } = message::decode(body)?;
             reply.done(session.keep_lease(handle).map(|()| Vec::new())).await
+        }
+        Kind::Lock | Kind::TestLock if features.contains(Features::LOCKS) => {
+            let request: LockRequest = message::decode(body)?;
+            let answer = if header.kind == Kind::Lock {
+                let locked = session.lock(request).await;
+                locked.map(|locked| message::encode(&locked))
+            } else {
+                let found = session.test_lock(&request);
+                found.map(|found| message::encode(&found))
+            };
+            reply.done(answer).await
         }
         Kind::Hello
         | Kind::VolumeChanged

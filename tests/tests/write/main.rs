@@ -13,6 +13,7 @@ mod detect_zeroes;
 mod folders;
 mod fsync;
 mod full;
+mod lock;
 mod mmap;
 mod others;
 mod punch;

@@ -275,9 +275,27 @@ fn leases_and_locks() {
         start: 100,
         end: 101,
         tell: true,
+        again: None,
     };
     pin(&lock, "8805000718630118641865f5");
-    pin(&Locked { granted: true }, "81f5");
+    let again = LockRequest {
+        again: Some(true),
+        ..lock
+    };
+    pin(&again, "8905000718630118641865f5f5");
+    let refused = Locked {
+        granted: false,
+        attr: None,
+    };
+    pin(&refused, "81f4");
+    let granted = Locked {
+        granted: true,
+        attr: Some(attr()),
+    };
+    pin(
+        &granted,
+        "82f58e182a001b00000004000000001920001901a01903e818640182010282221a3b9ac9ff821a6553f10005071b17979cfe362a00051b17979cfe362a0005",
+    );
     let held = HeldLock {
         kind: LockKind::Shared,
         start: 0,

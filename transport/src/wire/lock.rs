@@ -4,6 +4,7 @@ use minicbor::{Decode, Encode};
 
 use super::WireError;
 use super::message::{Message, within};
+use crate::attr::Attr;
 use crate::id::{Handle, LockOwner};
 use crate::range::ByteRange;
 
@@ -51,6 +52,9 @@ pub struct LockRequest {
     /// Tell with [`super::event::LocksFreed`] when it is worth trying again.
     #[n(7)]
     pub tell: bool,
+    /// It was granted before, in another session: the server may have forgotten it.
+    #[n(8)]
+    pub again: Option<bool>,
 }
 
 impl LockRequest {
@@ -65,6 +69,9 @@ pub struct Locked {
     /// False if somebody else's lock stands in the way.
     #[n(0)]
     pub granted: bool,
+    /// The volume as it is with the lock: what whoever held it before has changed is in it.
+    #[n(1)]
+    pub attr: Option<Attr>,
 }
 
 /// One lock.
@@ -99,7 +106,7 @@ impl Message for LockRequest {
 
 impl Message for Locked {
     fn check(&self) -> Result<(), WireError> {
-        Ok(())
+        self.attr.as_ref().map_or(Ok(()), Message::check)
     }
 }
 

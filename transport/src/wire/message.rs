@@ -44,7 +44,8 @@ impl Features {
             | Self::ZSTD.0
             | Self::LZ4.0
             | Self::STREAMS.0
-            | Self::LEASES.0,
+            | Self::LEASES.0
+            | Self::LOCKS.0,
     );
 
     #[must_use]

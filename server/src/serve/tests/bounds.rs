@@ -25,6 +25,7 @@ fn the_bounds_are_those_of_the_protocol() {
         session_handles_max: SESSION_HANDLES_MAX,
         memory_bytes: MEMORY_BYTES_DEFAULT,
         lease_linger: Duration::from_secs(30),
+        ..Bounds::default()
     };
     assert_eq!(Bounds::default(), bounds);
 }
