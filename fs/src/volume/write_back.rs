@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use self::guards::{Kept, Sending};
 use super::refused::Refused;
 use super::unflushed::{ByOthers, Cuts, Unflushed};
-use super::{Shared, State, Volume};
+use super::{State, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::BLOCK_BYTES;
 use crate::overlay::{Batch, Overlay, Work};
@@ -51,8 +51,6 @@ pub(super) const LOST_PAUSE: Duration = Duration::from_millis(50);
 /// How long a volume that is not found any more may be on its way to another name: a rename that was lost with
 /// its session is sent again by then.
 const GONE_AFTER: Duration = Duration::from_secs(10);
-/// What was applied for so long is flushed.
-const FLUSH_AFTER: Duration = Duration::from_secs(5);
 /// Reservations of space kept for another run of the server; more of them cause a flush.
 const RESERVATIONS_MAX: usize = 1024;
 
@@ -154,6 +152,11 @@ impl WriteBack {
     /// True if this run of the server may lack what an earlier one had.
     pub(super) fn is_ahead_of(&self, run: Option<BootId>) -> bool {
         self.is_unflushed() && (self.behind || self.boot != run)
+    }
+
+    /// Since when the server has something that it was not asked to flush.
+    pub(super) fn applied_since(&self) -> Option<Instant> {
+        self.applied_since
     }
 
     fn is_unflushed(&self) -> bool {
@@ -301,30 +304,6 @@ impl WriteBack {
     }
 }
 
-impl<R: Remote> Shared<R> {
-    /// Has everything sent and flushed, so that its room comes back.
-    pub(super) fn make_room(&self) {
-        for volume in self.all_unsettled() {
-            volume.urge();
-            volume.flush_in_background();
-        }
-    }
-
-    /// Flushes what has been applied for long. To be called now and then.
-    pub fn tend(&self) {
-        for volume in self.all_unsettled() {
-            let old = {
-                let state = volume.state.lock();
-                let since = state.back.applied_since;
-                since.is_some_and(|since| since.elapsed() >= FLUSH_AFTER)
-            };
-            if old {
-                volume.flush_in_background();
-            }
-        }
-    }
-}
-
 impl<R: Remote> Volume<R> {
     /// Data that the server has not flushed, in bytes.
     pub fn unflushed_bytes(&self) -> u64 {
@@ -367,7 +346,7 @@ impl<R: Remote> Volume<R> {
     }
 
     /// Somebody waits for what is dirty now.
-    fn urge(self: &Arc<Self>) {
+    pub(super) fn urge(self: &Arc<Self>) {
         let mut state = self.state.lock();
         if state.back.overlay.has_dirty() {
             state.back.due = state.back.overlay.changes();

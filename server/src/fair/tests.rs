@@ -1,3 +1,5 @@
+//! Shares and turns: examples, and a random run that holds the invariants.
+
 use std::sync::Arc;
 use std::time::Duration;
 

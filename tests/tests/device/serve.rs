@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use lacuna_tests::command::{self, Ended};
 use lacuna_tests::loop_device::{LoopDevice, Mounted};
 use lacuna_tests::sandbox::Sandbox;
-use lacuna_tests::{binaries, compare, host};
+use lacuna_tests::{binaries, compare, host, wait};
 
 use crate::{DISK, MIB, Served, bytes, named};
 
@@ -107,6 +107,10 @@ fn a_later_run_shows_what_changed_between() -> Result<()> {
     device.sync_all()?;
     drop(device);
     served.rig.start_server()?;
+    // While there is no session, what is known of an open volume is served to whoever opens it again.
+    wait::until("a new session", wait::LIMIT, || {
+        Ok(served.rig.mount.status()?.reconnects > 0)
+    })?;
     assert_eq!(
         compare::digest(&served.volume())?,
         compare::digest(&served.image)?
