@@ -206,7 +206,14 @@ impl QuicVolume {
         let held = *self.lease.lock();
         if let Lease::Held(lease) = held {
             match open(session, &path, self.id, Access::ReadWrite, lease).await {
-                Err(RequestError::Failed(ErrorCode::Fenced, _)) => *self.lease.lock() = Lease::Gone,
+                Err(RequestError::Failed(ErrorCode::Fenced, _)) => {
+                    let opened = open(session, &path, self.id, Access::Read, None).await?;
+                    // A name that is another volume's by now says nothing of the lease of this one.
+                    if opened.attr.birth_ns == self.birth_ns {
+                        *self.lease.lock() = Lease::Gone;
+                    }
+                    return Ok(opened);
+                }
                 opened => {
                     let opened = opened?;
                     *self.lease.lock() = Lease::Held(opened.lease);
@@ -283,6 +290,10 @@ async fn open(
         )
         .await?;
     if opened.attr.id != id {
+        let body = message::encode(&HandleRequest {
+            handle: opened.handle,
+        });
+        session.tell(Kind::Close, body).await?;
         return Err(RequestError::Failed(
             ErrorCode::Stale,
             format!("{path} was replaced at the server"),
