@@ -78,6 +78,8 @@ struct State {
     /// The server tells of changes since these attributes: an answer of an older generation was overtaken
     /// on its way. Not so while closed, or after a reconnect until the volume was looked at again.
     followed: bool,
+    /// While not followed: a change of ours was answered since, so what the server says may be older than that.
+    heard: bool,
     /// The base whose pages the kernel may hold.
     kernel_base: Option<Generation>,
     back: WriteBack,
@@ -216,6 +218,7 @@ impl<R: Remote> Volume<R> {
             writers: 0,
             opening: 0,
             followed: false,
+            heard: false,
             kernel_base: None,
             back: WriteBack::default(),
             fences: 0,
@@ -283,7 +286,8 @@ impl<R: Remote> Volume<R> {
 
     /// There is a new session: events may have been missed, and its numbers may be lower.
     pub fn unfollow(&self) {
-        self.state.lock().followed = false;
+        let mut state = self.state.lock();
+        (state.followed, state.heard) = (false, false);
     }
 
     pub fn path(&self) -> NodePath {
@@ -452,7 +456,7 @@ impl<R: Remote> Volume<R> {
         };
         // An event says how the volume was when it came to this generation, an answer how it is at it.
         let newer = match told {
-            _ if !state.followed => true,
+            _ if !state.followed && !state.heard => true,
             Told::Answer => attr.generation >= state.attr.generation,
             Told::Event(_) => attr.generation > state.attr.generation,
         };
@@ -538,7 +542,7 @@ impl<R: Remote> Volume<R> {
         let mut state = self.state.lock();
         let mut unbound = None;
         if state.opens == 0 && state.opening == 0 && !state.back.is_unsettled() {
-            state.followed = false;
+            (state.followed, state.heard) = (false, false);
             unbound = self.bound.lock().take();
         }
         drop(state);

@@ -97,7 +97,7 @@ impl<R: Remote> Volume<R> {
         }
         state.map = ExtentMap::new(state.attr.size);
         state.note_map_change(ByteRange::ALL);
-        state.followed = false;
+        (state.followed, state.heard) = (false, false);
         state.kernel_base = None;
         self.overtake(&mut state, ByteRange::ALL);
         drop(state);

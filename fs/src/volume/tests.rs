@@ -447,3 +447,19 @@ async fn a_map_larger_than_its_memory_is_sought_in_parts() {
     }
     fs.close(open);
 }
+
+/// The look was under way when a change of ours was answered, and says how it was before.
+#[tokio::test]
+async fn a_look_after_a_reconnect_that_an_answer_overtook_takes_nothing_back() {
+    let (_remote, fs, open) = opened(4096, |content| content.write(at(0, 4096), 1)).await;
+    let volume = Arc::clone(&fs.open_volumes()[0]);
+    let (writer, _) = fs.open(volume.id(), Access::ReadWrite).await.unwrap();
+    volume.unfollow();
+    let before = fs.shared().remote.stat(&path()).await.unwrap();
+    fs.write(writer, 100_000, b"new", crate::file_system::changes::Reach::Here)
+        .await
+        .unwrap();
+    fs.drain(writer).await.unwrap();
+    volume.update(before);
+    assert_eq!(fs.open_attr(open).unwrap().size, 100_003);
+}

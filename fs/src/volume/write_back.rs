@@ -518,6 +518,7 @@ impl<R: Remote> Volume<R> {
     pub(super) fn answered_with(&self, state: &mut State, attr: Attr) {
         if attr.generation >= state.attr.generation {
             state.adopt(attr);
+            state.heard = true;
         }
     }
 
