@@ -3,7 +3,7 @@
 //! | given up | how | where it cannot be |
 //! |---|---|---|
 //! | root | `--user`: see [`user`] | the operator decides |
-//! | capabilities but those of [`KEPT`] | capset(2) | — |
+//! | capabilities but those of `KEPT` | capset(2) | — |
 //! | privileges of programs that it starts | no_new_privs | — |
 //! | files other than its own | Landlock: see [`landlock`] | kernels before 5.19, or without it |
 //! | system calls without a use | seccomp: see [`lacuna_transport::confine`] | kernels without it |

@@ -5,7 +5,7 @@
 //! * Every connection is looked up in the allow list, after it was registered: a revocation either is
 //!   seen by the look-up, or sees the session and closes it.
 //! * Sessions, handshakes and what they hold in memory are bounded, by parts of one budget ([`crate::memory`]) that
-//!   clients get in fair turns ([`crate::fair`]).
+//!   clients get in fair turns (`fair`).
 //! * A mount (an instance of a client) has one session that serves: a newer one closes the older and waits
 //!   for what it has under way.
 //! * When [`Server::run`] returns, no task of it is left and every client was told.
