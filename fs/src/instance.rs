@@ -59,7 +59,7 @@ impl Claim {
 }
 
 impl Dead {
-    /// Those of the server with this key, [`DEAD_MAX`] at most.
+    /// Those of the server with this key, `DEAD_MAX` at most.
     pub fn find(folder: &Path, server: KeyId) -> Vec<Self> {
         let entries = fs::read_dir(folder).into_iter().flatten();
         let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));

@@ -4,7 +4,7 @@
 //!
 //! | part | how much | bounded by |
 //! |---|---|---|
-//! | requests of the kernel | [`KERNEL_BYTES`] | the buffer of the one reader, and the answers that are copied out at once |
+//! | requests of the kernel | `KERNEL_BYTES` | the buffer of the one reader, and the answers that are copied out at once |
 //! | receive window | a sixteenth | QUIC |
 //! | send window | an eighth | QUIC |
 //! | extent maps | an eighth | runs that are held; what does not fit is unknown, and asked for again |

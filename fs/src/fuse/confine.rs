@@ -2,7 +2,7 @@
 //!
 //! | | as root | as another user |
 //! |---|---|---|
-//! | capabilities | those of [`KEPT`] | has none |
+//! | capabilities | those of `KEPT` | has none |
 //! | no new privileges, system calls without a use refused | yes | no: it unmounts with `fusermount3`, which is set-user-id root |
 //!
 //! No Landlock: the kernel lets nobody unmount who is under it.

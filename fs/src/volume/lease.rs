@@ -5,7 +5,7 @@
 //!
 //! * what was not flushed is taken out of the overlay, counted as lost and kept in a rescue file ([`crate::rescue`]);
 //! * handles that were open get an error once, at their next fsync or close, and change nothing any more: each
-//!   knows how often the volume had been fenced when it was opened ([`State::fences`]);
+//!   knows how often the volume had been fenced when it was opened (`State::fences`);
 //! * what is known of the content is dropped, here and in the kernel: the view is the server's again.
 //!
 //! Opening it again for changes takes a new lease, or fails while somebody else has it.

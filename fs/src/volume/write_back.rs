@@ -2,7 +2,7 @@
 //!
 //! One task for each volume with dirty data takes batches out of the overlay and sends several at once. It
 //! waits a moment for a batch to fill, unless somebody waits for it. Flushes are asked for by fsync, when
-//! half of the room is taken, and for what is old ([`Shared::tend`]).
+//! half of the room is taken, and for what is old ([`super::Shared::tend`]).
 //!
 //! | what happens | what becomes of the changes |
 //! |---|---|
