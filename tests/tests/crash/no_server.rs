@@ -122,7 +122,12 @@ struct Stopped(Process);
 impl Stopped {
     fn new(process: Process) -> Result<Self> {
         process.send(Signal::STOP)?;
-        Ok(Self(process))
+        let stopped = Self(process);
+        // A thread that is running answers what it has in hand.
+        wait::until("all threads to stop", wait::LIMIT, || {
+            Ok(process.facts("State")?.iter().all(|state| state.starts_with('T')))
+        })?;
+        Ok(stopped)
     }
 }
 
