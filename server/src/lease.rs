@@ -36,8 +36,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
 use crate::operations::{InstanceKey, NodeTag};
 
-/// How long the lease of a client that lost its connection is kept for it, unless told otherwise: twice the time
-/// after which a lost session is noticed, so that it can come back.
+/// How long the lease of a client that lost its connection is kept for it, unless told otherwise, and its locks: twice
+/// the time after which a lost session is noticed, so that it can come back.
 pub const LINGER_DEFAULT: Duration = Duration::from_secs(30);
 /// How long a client that has nothing to write may take to give a lease back: a flush, on storage that is not broken.
 pub const RECALL_TIMEOUT: Duration = Duration::from_secs(5);

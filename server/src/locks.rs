@@ -21,11 +21,8 @@ use tokio::time::Instant;
 use self::table::{Asker, Holder, Table, Waiter};
 use crate::error::{Error, Result};
 
-/// How long the locks of a mount outlive a session that was lost: longer than it takes a client to notice and to
-/// connect again.
-pub const LOCKS_LINGER: Duration = Duration::from_secs(30);
-/// How long a server that was started again waits for those who held locks: twice the longest pause of a client
-/// between two attempts to connect.
+/// How long a server that was started again waits for those who held locks: twice the 5 s within which a client finds
+/// it.
 pub const LOCKS_GRACE: Duration = Duration::from_secs(10);
 
 const NOTE_NAME: &str = "locks";

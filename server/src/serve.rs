@@ -42,7 +42,7 @@ use crate::catalog::Catalog;
 use crate::control::{LeaseReport, SessionReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::{self, Leases};
-use crate::locks::{LOCKS_GRACE, LOCKS_LINGER, Locks};
+use crate::locks::{LOCKS_GRACE, Locks};
 use crate::memory::{Division, MEMORY_BYTES_DEFAULT};
 use crate::operations::{InstanceKey, NodeTag, Operations};
 use crate::session::{self, Counters, Session};
@@ -72,7 +72,7 @@ impl Default for Bounds {
             session_handles_max: SESSION_HANDLES_MAX,
             memory_bytes: MEMORY_BYTES_DEFAULT,
             lease_linger: lease::LINGER_DEFAULT,
-            locks_linger: LOCKS_LINGER,
+            locks_linger: lease::LINGER_DEFAULT,
             locks_grace: LOCKS_GRACE,
         }
     }

@@ -36,4 +36,5 @@ pub mod server;
 pub mod status;
 pub mod table;
 pub mod twin;
+pub mod variable;
 pub mod wait;

@@ -12,12 +12,25 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::wait;
+
 /// The variable that marks the processes of a sandbox with its folder.
 pub const MARK: &str = "LACUNA_SANDBOX";
 
 /// A live process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process(Pid);
+
+/// A process that does not run; it goes on when this is dropped.
+#[derive(Debug)]
+pub struct Suspended(Process);
+
+impl Drop for Suspended {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.send(Signal::CONT);
+    }
+}
 
 impl Process {
     pub fn new(pid: i32) -> Option<Self> {
@@ -41,6 +54,17 @@ impl Process {
 
     pub fn send(self, signal: Signal) -> Result<()> {
         kill_process(self.0, signal).with_context(|| format!("cannot signal process {}", self.0.as_raw_pid()))
+    }
+
+    /// Stops it until what is returned is dropped. When this returns, none of its threads runs any more: one that does
+    /// answers what it has in hand.
+    pub fn suspend(self) -> Result<Suspended> {
+        self.send(Signal::STOP)?;
+        let suspended = Suspended(self);
+        wait::until("all threads to stop", wait::LIMIT, || {
+            Ok(self.facts("State")?.iter().all(|state| state.starts_with('T')))
+        })?;
+        Ok(suspended)
     }
 
     /// Memory in use now, in bytes (VmRSS).

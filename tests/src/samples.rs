@@ -66,28 +66,19 @@ pub fn random_extents() -> Result<PathBuf> {
 
 /// 100 GiB with 16 MiB of data.
 pub fn huge() -> Result<PathBuf> {
-    sample("huge", |path| {
-        let stride = 100 * 1024 * MIB / 64;
-        write_sparse(
-            path,
-            64 * stride,
-            4,
-            (0..64).map(|i| (i * stride + MIB, i * stride + MIB + 256 * KIB)),
-        )
-    })
+    sample("huge", |path| write_scattered(path, 100 * 1024 * MIB, 4))
 }
 
 /// 12 GiB with 16 MiB of data: small enough to look at every byte of it.
 pub fn large() -> Result<PathBuf> {
-    sample("large", |path| {
-        let stride = 12 * 1024 * MIB / 64;
-        write_sparse(
-            path,
-            64 * stride,
-            6,
-            (0..64).map(|i| (i * stride + MIB, i * stride + MIB + 256 * KIB)),
-        )
-    })
+    sample("large", |path| write_scattered(path, 12 * 1024 * MIB, 6))
+}
+
+/// 16 MiB of data in 64 extents, as far from each other as `size` allows.
+fn write_scattered(path: &Path, size: u64, seed: u64) -> Result<()> {
+    let stride = size / 64;
+    let ranges = (0..64).map(|i| (i * stride + MIB, i * stride + MIB + 256 * KIB));
+    write_sparse(path, 64 * stride, seed, ranges)
 }
 
 /// 25,000 extents of one block, one to seven blocks apart.

@@ -54,6 +54,19 @@ async fn bytes(fs: &FileSystem<MemoryRemote>, open: OpenId, wanted: ByteRange) -
     fs.read(open, wanted).await.unwrap().with_slice(<[u8]>::to_vec)
 }
 
+/// A time of modification that nobody's clock shows, and how it is set.
+fn a_time() -> (Timestamp, NewAttr) {
+    let time = Timestamp {
+        seconds: 1_000_000,
+        nanos: 5,
+    };
+    let attr = NewAttr {
+        modified: Some(NewTime::At(time)),
+        ..NewAttr::default()
+    };
+    (time, attr)
+}
+
 async fn write(fs: &FileSystem<MemoryRemote>, open: OpenId, offset: u64, bytes: &[u8]) -> Result<()> {
     fs.write(open, offset, bytes, Reach::Here).await
 }
@@ -471,14 +484,7 @@ async fn a_time_that_is_set_stays_after_writes_before_it() {
     let remote = MemoryRemote::default();
     let (fs, id, open) = created(&remote).await;
     write(&fs, open, 0, &[1; 100]).await.unwrap();
-    let time = Timestamp {
-        seconds: 1_000_000,
-        nanos: 5,
-    };
-    let attr = NewAttr {
-        modified: Some(NewTime::At(time)),
-        ..NewAttr::default()
-    };
+    let (time, attr) = a_time();
     assert_eq!(fs.set_attr(id, None, attr).await.unwrap().modified, time);
     fs.flush(open, false).await.unwrap();
     assert_eq!(fs.attr(id).await.unwrap().modified, time);

@@ -7,15 +7,14 @@ use anyhow::{Context, Result, ensure};
 use lacuna_tests::random::Random;
 use lacuna_tests::reshape;
 use lacuna_tests::rig::Rig;
-
-use crate::number_from;
+use lacuna_tests::variable;
 
 const LENGTH: usize = 2 << 20;
 
 /// Bytes that were written after the last fsync may be of any of these writes; all others are exact.
 #[test]
 fn what_was_flushed_is_there() -> Result<()> {
-    let seed = number_from("LACUNA_SEED", 3)?;
+    let seed = variable::number_or("LACUNA_SEED", 3)?;
     let mut random = Random::new(seed);
     let rig = Rig::filled(|_| Ok(()))?;
     let mut flushed = vec![0; LENGTH];

@@ -12,7 +12,7 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use lacuna_tests::direct::{aligned, open_direct};
-use lacuna_tests::process::{MARK, Process};
+use lacuna_tests::process::{MARK, Process, Suspended};
 use lacuna_tests::rig::Rig;
 use lacuna_tests::seek_map::SeekMap;
 use lacuna_tests::status::Status;
@@ -113,28 +113,6 @@ impl Drop for Shell {
         // It may have ended with its input already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// A stopped server goes on when this is dropped, so that nothing of a test that failed waits for ever.
-struct Stopped(Process);
-
-impl Stopped {
-    fn new(process: Process) -> Result<Self> {
-        process.send(Signal::STOP)?;
-        let stopped = Self(process);
-        // A thread that is running answers what it has in hand.
-        wait::until("all threads to stop", wait::LIMIT, || {
-            Ok(process.facts("State")?.iter().all(|state| state.starts_with('T')))
-        })?;
-        Ok(stopped)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // It may be gone.
-        let _ = self.0.send(Signal::CONT);
     }
 }
 
@@ -274,7 +252,7 @@ fn without_a_server(stopped: bool) -> Result<()> {
     let folder = File::open(rig.volume("a"))?;
     let server = rig.server.process()?;
     let guard = if stopped {
-        let guard = Stopped::new(server)?;
+        let guard = server.suspend()?;
         shell.until("the silence to be noticed", |status| status.silent_secs.is_some())?;
         Some(guard)
     } else {
@@ -329,7 +307,7 @@ fn calls_end_in_time_and_what_is_known_is_served_after_its_end() -> Result<()> {
 /// What a test with `-o hard` has: dropped in this order.
 struct Hard {
     calls: Calls,
-    stopped: Stopped,
+    stopped: Suspended,
     shell: Shell,
     rig: Rig,
 }
@@ -340,7 +318,7 @@ fn waiting_hard() -> Result<Hard> {
     let mut shell = Shell::start(&rig)?;
     let (volume, file) = (rig.mount.open("volume")?, writable(&rig, 0)?);
     names(rig.mount.path())?;
-    let stopped = Stopped::new(rig.server.process()?)?;
+    let stopped = rig.server.process()?.suspend()?;
     let (fresh, one) = (rig.volume("fresh"), rig.volume("a/one"));
     let mut calls = Calls::new();
     let all = &mut calls;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use lacuna_tests::random::Random;
 use lacuna_tests::rig::Rig;
+use lacuna_tests::variable;
 use lacuna_tests::wait;
 
-use crate::number_from;
 use crate::writer::Writer;
 
 /// One kill and the next: longer is a writer that stands still.
@@ -53,8 +53,8 @@ fn under_a_writer(options: &[&str], seed: u64, kills: u64) -> Result<()> {
 
 #[test]
 fn a_writer_sees_no_error_and_nothing_is_lost_or_done_twice() -> Result<()> {
-    let seed = number_from("LACUNA_SEED", 1)?;
-    let kills = number_from("LACUNA_KILLS", 100)?;
+    let seed = variable::number_or("LACUNA_SEED", 1)?;
+    let kills = variable::number_or("LACUNA_KILLS", 100)?;
     under_a_writer(&[], seed, kills)
         .with_context(|| format!("replay: LACUNA_SEED={seed} LACUNA_KILLS={kills}"))
 }
@@ -62,8 +62,8 @@ fn a_writer_sees_no_error_and_nothing_is_lost_or_done_twice() -> Result<()> {
 /// The same where the buffer is always full, so that the writer waits for the server all the time.
 #[test]
 fn a_small_buffer_loses_nothing_either() -> Result<()> {
-    let seed = number_from("LACUNA_SEED", 2)?;
-    let kills = number_from("LACUNA_KILLS", 100)?.div_ceil(3);
+    let seed = variable::number_or("LACUNA_SEED", 2)?;
+    let kills = variable::number_or("LACUNA_KILLS", 100_u64)?.div_ceil(3);
     under_a_writer(&["dirty=4M"], seed, kills)
         .with_context(|| format!("replay: LACUNA_SEED={seed} LACUNA_KILLS={}", kills * 3))
 }

@@ -4,9 +4,8 @@
 //! `LACUNA_KILLS=N` kills so often under each tool (5 by default), `LACUNA_SEED=N` draws other moments,
 //! `LACUNA_SUSPENDED=SECONDS` suspends the daemons for so long (18 by default, beyond the idle timeout of a session).
 
-use std::env;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
+use lacuna_tests::variable;
 
 mod behind;
 mod client;
@@ -18,19 +17,10 @@ mod tools;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-fn number_from(variable: &str, usual: u64) -> Result<u64> {
-    match env::var(variable) {
-        Ok(text) => text
-            .parse()
-            .with_context(|| format!("{variable} is not a number")),
-        Err(_) => Ok(usual),
-    }
-}
-
 fn kills() -> Result<u64> {
-    number_from("LACUNA_KILLS", 5)
+    variable::number_or("LACUNA_KILLS", 5)
 }
 
 fn seed() -> Result<u64> {
-    number_from("LACUNA_SEED", 1)
+    variable::number_or("LACUNA_SEED", 1)
 }

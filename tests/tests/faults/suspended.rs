@@ -11,27 +11,16 @@ use lacuna_tests::compare::{self, Reading};
 use lacuna_tests::process::Process;
 use lacuna_tests::random::Random;
 use lacuna_tests::rig::Rig;
-use lacuna_tests::{samples, wait};
-use rustix::process::Signal;
+use lacuna_tests::{samples, variable, wait};
 
-use crate::{MIB, number_from};
+use crate::MIB;
 
 const SIZE: u64 = 24 * MIB;
 const BLOCK_BYTES: usize = 64 << 10;
 
-/// Goes on when it is dropped, whatever happens.
-struct Suspended(Process);
-
-impl Drop for Suspended {
-    fn drop(&mut self) {
-        // It may have been killed.
-        let _ = self.0.send(Signal::CONT);
-    }
-}
-
 /// One process reads what nobody has read, another one writes and flushes, while `daemon` is suspended.
 fn suspended(daemon: impl FnOnce(&Rig) -> Result<Process>) -> Result<()> {
-    let seconds = number_from("LACUNA_SUSPENDED", 18)?;
+    let seconds = variable::number_or("LACUNA_SUSPENDED", 18)?;
     // A wait that is longer than the fault: the default is for shorter ones than the long run makes.
     let patience = format!("timeout={}", seconds + 12);
     let rig = Rig::filled_with(&[&patience, "cache=16M"], |dir| {
@@ -42,9 +31,8 @@ fn suspended(daemon: impl FnOnce(&Rig) -> Result<Process>) -> Result<()> {
     written.sync_all()?;
     let content = Random::new(86).bytes(BLOCK_BYTES);
     let blocks = SIZE / u64::try_from(BLOCK_BYTES)?;
-    let fault = Suspended(daemon(&rig)?);
+    let fault = daemon(&rig)?.suspend()?;
     thread::scope(|scope| -> Result<()> {
-        fault.0.send(Signal::STOP)?;
         let reader = scope
             .spawn(|| compare::same_bytes(&rig.original("read"), &rig.volume("read"), Reading::Everything));
         let writer = scope.spawn(|| -> Result<()> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Result, ensure};
+use lacuna_tests::mount::Mount;
 use lacuna_tests::wait;
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -77,15 +78,20 @@ fn the_second_host_is_refused_and_told_who_writes() -> Result<()> {
     Ok(())
 }
 
+/// Writes, flushes, and dies with the volume open.
+fn flush_and_kill(mount: &Mount) -> Result<()> {
+    let volume = open_to_write(mount)?;
+    volume.write_all_at(b"flushed", 0)?;
+    volume.sync_all()?;
+    let daemon = mount.daemon()?;
+    daemon.send(Signal::KILL)?;
+    wait::until("the client to end", wait::LIMIT, || Ok(!daemon.lives()))
+}
+
 #[test]
 fn what_a_killed_host_wrote_to_is_free_after_its_time() -> Result<()> {
     let stage = Stage::new(&["--lease-time", "1"])?;
-    let first = open_to_write(&stage.a)?;
-    first.write_all_at(b"flushed", 0)?;
-    first.sync_all()?;
-    let daemon = stage.a.daemon()?;
-    daemon.send(Signal::KILL)?;
-    wait::until("the client to end", wait::LIMIT, || Ok(!daemon.lives()))?;
+    flush_and_kill(&stage.a)?;
     ensure_errno(
         open_to_write(&stage.b),
         Errno::BUSY,
@@ -101,12 +107,7 @@ fn what_a_killed_host_wrote_to_is_free_after_its_time() -> Result<()> {
 #[test]
 fn a_mount_that_is_made_again_after_a_kill_writes_at_once() -> Result<()> {
     let stage = Stage::new(&["--lease-time", "3600"])?;
-    let first = open_to_write(&stage.a)?;
-    first.write_all_at(b"flushed", 0)?;
-    first.sync_all()?;
-    let daemon = stage.a.daemon()?;
-    daemon.send(Signal::KILL)?;
-    wait::until("the client to end", wait::LIMIT, || Ok(!daemon.lives()))?;
+    flush_and_kill(&stage.a)?;
     lacuna_tests::mount_table::detach_below(stage.a.path());
     stage.a.mount_again(&stage.server, &[])?;
     open_to_write(&stage.a)?.write_all_at(b"b", 0)?;

@@ -6,12 +6,11 @@
 //!
 //!     LACUNA_SEED=7 cargo nextest run --cargo-profile test-fast -p lacuna-tests --test model -E 'test(name)'
 
-use std::env;
-
 use anyhow::{Context, Result, ensure};
 use lacuna_tests::model::{CopiedHoles, LocalFile, Operation, Size, Subject, Weights, drive};
 use lacuna_tests::sandbox::Sandbox;
 use lacuna_tests::seek_map::SeekMap;
+use lacuna_tests::variable;
 
 mod mounted;
 
@@ -33,17 +32,12 @@ const STORMY: Weights = Weights {
 
 /// The seeds of a test, or the one that was asked for.
 fn seeds(usual: impl IntoIterator<Item = u64>) -> Result<Vec<u64>> {
-    match env::var("LACUNA_SEED") {
-        Ok(seed) => Ok(vec![seed.parse().context("LACUNA_SEED is not a number")?]),
-        Err(_) => Ok(usual.into_iter().collect()),
-    }
+    let asked_for = variable::number("LACUNA_SEED")?;
+    Ok(asked_for.map_or_else(|| usual.into_iter().collect(), |seed| vec![seed]))
 }
 
 fn steps(usual: usize) -> Result<usize> {
-    match env::var("LACUNA_STEPS") {
-        Ok(steps) => steps.parse().context("LACUNA_STEPS is not a number"),
-        Err(_) => Ok(usual),
-    }
+    variable::number_or("LACUNA_STEPS", usual)
 }
 
 fn with_replay(test: &str, seed: u64, outcome: Result<()>) -> Result<()> {

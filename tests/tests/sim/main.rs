@@ -17,6 +17,7 @@ mod storage;
 mod world;
 
 use anyhow::{Result, ensure};
+use lacuna_tests::variable;
 
 use self::storage::{BUGS, Bug};
 use self::world::Report;
@@ -25,10 +26,6 @@ use self::world::Report;
 const SEEDS: u64 = 500;
 /// An injected bug is found in so many seeds at most.
 const BUG_SEEDS_MAX: u64 = 60;
-
-fn number_from(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
-}
 
 fn explain(seed: u64, report: &Report) -> String {
     format!(
@@ -40,8 +37,8 @@ fn explain(seed: u64, report: &Report) -> String {
 
 /// Runs every second one of the seeds from `first` on.
 fn seeds(first: u64) -> Result<()> {
-    let count = number_from("LACUNA_SIM_SEEDS").map_or(SEEDS, |all| all / 2);
-    let start = number_from("LACUNA_SIM_START").unwrap_or(0);
+    let count = variable::number("LACUNA_SIM_SEEDS")?.map_or(SEEDS, |all: u64| all / 2);
+    let start = variable::number_or("LACUNA_SIM_START", 0)?;
     let mut sum = Report::default();
     for seed in (0..count).map(|index| start + first + 2 * index) {
         let report = world::run(seed, None)?;
@@ -85,7 +82,7 @@ fn replay() -> Result<()> {
             .without_time()
             .init();
     }
-    let seed = number_from("LACUNA_SIM_SEED").unwrap_or(0);
+    let seed = variable::number_or("LACUNA_SIM_SEED", 0)?;
     let report = world::run(seed, None)?;
     for line in &report.trace {
         println!("{line}");

@@ -193,14 +193,7 @@ async fn a_time_that_was_set_survives_another_run_of_the_server() {
     let remote = MemoryRemote::default();
     let (fs, id, open) = created(&remote).await;
     write(&fs, open, 0, &[1; 100]).await.unwrap();
-    let time = Timestamp {
-        seconds: 1_000_000,
-        nanos: 5,
-    };
-    let attr = NewAttr {
-        modified: Some(NewTime::At(time)),
-        ..NewAttr::default()
-    };
+    let (time, attr) = a_time();
     fs.set_attr(id, None, attr).await.unwrap();
     remote.crash();
     fs.flush(open, false).await.unwrap();
@@ -213,14 +206,7 @@ async fn a_time_that_was_set_is_shown_while_data_is_sent_again() {
     let remote = MemoryRemote::default();
     let (fs, id, open) = created(&remote).await;
     write(&fs, open, 0, &[1; 100]).await.unwrap();
-    let time = Timestamp {
-        seconds: 1_000_000,
-        nanos: 5,
-    };
-    let attr = NewAttr {
-        modified: Some(NewTime::At(time)),
-        ..NewAttr::default()
-    };
+    let (time, attr) = a_time();
     fs.set_attr(id, None, attr).await.unwrap();
     fs.close(open);
     remote.crash();
