@@ -40,6 +40,7 @@ use lacuna_transport::path::NodePath;
 use lacuna_transport::range::ByteRange;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 use self::flight::Flight;
 use self::shared::MapRuns;
@@ -87,6 +88,8 @@ struct State {
     fences: u64,
     /// The server asked for the lease, and was not answered yet.
     recalled: bool,
+    /// A descriptor that may write was closed last.
+    closed_at: Option<Instant>,
 }
 
 pub struct Volume<R: Remote> {
@@ -223,6 +226,7 @@ impl<R: Remote> Volume<R> {
             back: WriteBack::default(),
             fences: 0,
             recalled: false,
+            closed_at: None,
         };
         Self {
             path: SharedPath::new(path),
@@ -401,6 +405,8 @@ impl<R: Remote> Volume<R> {
         }
         let last = state.opens == 0;
         drop(state);
+        // A lease that was asked for waits for it.
+        self.progress.notify_waiters();
         if last {
             self.unbind_if_idle();
         }

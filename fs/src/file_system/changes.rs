@@ -77,11 +77,11 @@ impl<R: Remote> FileSystem<R> {
     /// Every dirty byte of the volume is at the server: asked for at each close.
     pub async fn drain(&self, open: OpenId) -> Result<()> {
         let open = self.open_volume(open)?;
-        let result = if open.access == Access::ReadWrite {
-            open.volume.drain_all().await
-        } else {
-            Ok(())
-        };
+        if open.access != Access::ReadWrite {
+            return open.reported(Ok(()));
+        }
+        let result = open.volume.drain_all().await;
+        open.volume.note_closed();
         open.reported(result)
     }
 

@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lacuna_transport::id::Handle;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -28,9 +29,17 @@ pub const LOOKS_MAX: usize = 4;
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
+/// A handle whose lease is asked for, and that is not known yet, is looked for this often, with this pause: well
+/// within the time that the server waits for an answer.
+const RECALL_LOOKS_MAX: usize = 20;
+const RECALL_PAUSE: Duration = Duration::from_millis(100);
+/// Handles that are looked for at once. Who asked for the lease of one more waits in vain.
+const RECALLS_EARLY_MAX: usize = 64;
+
 /// Takes in what the server tells. Ends with the link.
 pub async fn follow<R: Remote>(fs: Arc<FileSystem<R>>, mut events: mpsc::Receiver<Event>) {
     let due = Arc::new(Due::default());
+    let early = Arc::new(Semaphore::new(RECALLS_EARLY_MAX));
     // They end with this.
     let mut lookers = JoinSet::new();
     for _ in 0..LOOKS_MAX {
@@ -40,10 +49,14 @@ pub async fn follow<R: Remote>(fs: Arc<FileSystem<R>>, mut events: mpsc::Receive
         match event {
             Event::Changed(change) => fs.changed(&change),
             Event::Recalled(session, handle) => {
-                // One that is not found is being closed.
-                let bound = fs.volume_bound(session, handle);
-                if let Some(volume) = bound.filter(|volume| volume.is_recalled()) {
-                    tokio::spawn(give_back(Arc::clone(&fs), volume));
+                if let Some(volume) = fs.volume_bound(session, handle) {
+                    recalled(&fs, volume);
+                } else if let Ok(permit) = Arc::clone(&early).try_acquire_owned() {
+                    let fs = Arc::clone(&fs);
+                    tokio::spawn(async move {
+                        recalled_early(&fs, session, handle).await;
+                        drop(permit);
+                    });
                 }
             }
             Event::LocksFreed => fs.locks_freed(),
@@ -60,6 +73,23 @@ pub async fn follow<R: Remote>(fs: Arc<FileSystem<R>>, mut events: mpsc::Receive
                 fs.shared().send_again();
             }
         }
+    }
+}
+
+/// The server asks for the lease of a handle whose open it has answered, and the answer was not taken in yet. A handle
+/// that is not found for long was closed.
+async fn recalled_early<R: Remote>(fs: &Arc<FileSystem<R>>, session: u64, handle: Handle) {
+    for _ in 0..RECALL_LOOKS_MAX {
+        tokio::time::sleep(RECALL_PAUSE).await;
+        if let Some(volume) = fs.volume_bound(session, handle) {
+            return recalled(fs, volume);
+        }
+    }
+}
+
+fn recalled<R: Remote>(fs: &Arc<FileSystem<R>>, volume: Arc<Volume<R>>) {
+    if volume.is_recalled() {
+        tokio::spawn(give_back(Arc::clone(fs), volume));
     }
 }
 

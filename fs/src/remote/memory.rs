@@ -107,6 +107,7 @@ pub struct MemoryRemote {
     read_bytes: Arc<AtomicU64>,
     digested_bytes: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
+    leases_kept: Arc<AtomicU64>,
     cut: Arc<watch::Sender<bool>>,
 }
 
@@ -228,6 +229,11 @@ impl MemoryRemote {
             let delay = self.state.lock().delays.ask;
             pause(delay).await;
         }
+    }
+
+    /// How often it was told that a lease is needed.
+    pub fn leases_kept(&self) -> u64 {
+        self.leases_kept.load(Ordering::Relaxed)
     }
 
     /// Requests so far.
@@ -372,11 +378,14 @@ impl Remote for MemoryRemote {
         volume.fenced.load(Ordering::Relaxed)
     }
 
-    fn is_bound_to(_: &MemoryVolume, _: u64, _: Handle) -> bool {
-        false
+    /// A volume has one handle, of its number, in all sessions.
+    fn is_bound_to(volume: &MemoryVolume, _: u64, handle: Handle) -> bool {
+        volume.id == handle.0
     }
 
-    async fn keep_lease(&self, _: &MemoryVolume) {}
+    async fn keep_lease(&self, _: &MemoryVolume) {
+        self.leases_kept.fetch_add(1, Ordering::Relaxed);
+    }
 
     async fn stat(&self, path: &NodePath) -> Result<Attr> {
         self.reached().await;

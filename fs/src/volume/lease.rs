@@ -11,14 +11,20 @@
 //! Opening it again for changes takes a new lease, or fails while somebody else has it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lacuna_transport::range::ByteRange;
+use tokio::time::{Instant, timeout_at};
 
 use super::{State, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::ExtentMap;
 use crate::remote::{Access, Remote};
 use crate::rescue::Salvage;
+
+/// How long after a close a lease that is asked for waits for the end of the handle. The kernel tells of it on its
+/// own time, a moment later, or not at all while another descriptor of the handle is open.
+const RELEASE_WAIT: Duration = Duration::from_secs(1);
 
 /// Somebody else wants to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,8 +147,34 @@ impl<R: Remote> Volume<R> {
         given
     }
 
+    /// A descriptor that may write is being closed.
+    pub fn note_closed(&self) {
+        self.state.lock().closed_at = Some(Instant::now());
+    }
+
+    /// True once nobody writes here; false if that is not about to be.
+    async fn is_released(&self) -> bool {
+        loop {
+            let mut released = std::pin::pin!(self.progress.notified());
+            released.as_mut().enable();
+            let closed_at = {
+                let state = self.state.lock();
+                if state.writers == 0 {
+                    return true;
+                }
+                state.closed_at
+            };
+            let Some(closed_at) = closed_at else {
+                return false;
+            };
+            if timeout_at(closed_at + RELEASE_WAIT, released).await.is_err() {
+                return !self.has_writers();
+            }
+        }
+    }
+
     async fn try_give_back(self: &Arc<Self>) -> Result<Recalled> {
-        if self.has_writers() {
+        if !self.is_released().await {
             return Ok(Recalled::Needed);
         }
         self.flush(true).await?;

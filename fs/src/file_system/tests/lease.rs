@@ -144,3 +144,57 @@ async fn a_lease_is_given_back_once_all_is_saved_and_nobody_writes() {
     fs.open(id, Access::ReadWrite).await.unwrap();
     assert!(fs.shared().refused_opens().is_empty());
 }
+
+/// The kernel tells of the end of a handle a moment after its descriptor was closed.
+#[tokio::test(start_paused = true)]
+async fn a_lease_waits_for_a_handle_that_is_being_closed() {
+    let (remote, fs, _, open, _folder) = bed().await;
+    let volume = fs.open_volumes().pop().unwrap();
+    write(&fs, open, 0, b"text").await.unwrap();
+    fs.drain(open).await.unwrap();
+    let closing = Arc::clone(&fs);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        closing.close(open);
+    });
+    assert!(volume.is_recalled());
+    assert_eq!(volume.give_back().await.unwrap(), Recalled::GivenBack);
+    assert_eq!(server(&remote, at(0, 4)).await, b"text");
+}
+
+/// One of two descriptors of it was closed, and that long ago.
+#[tokio::test(start_paused = true)]
+async fn a_lease_does_not_wait_for_a_handle_that_stays_open() {
+    let (_remote, fs, _, open, _folder) = bed().await;
+    let volume = fs.open_volumes().pop().unwrap();
+    fs.drain(open).await.unwrap();
+    for expected in [Duration::from_secs(1), Duration::ZERO] {
+        let begun = tokio::time::Instant::now();
+        assert!(volume.is_recalled());
+        assert_eq!(volume.give_back().await.unwrap(), Recalled::Needed);
+        assert_eq!(begun.elapsed(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_asked_for_before_the_open_is_known_is_answered() {
+    let (remote, fs, id, open, _folder) = bed().await;
+    fs.close(open);
+    // Until the handle at the server is given up.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    remote.delay(Delays {
+        ask: Duration::from_millis(500),
+        ..Delays::default()
+    });
+    let (events, receiver) = tokio::sync::mpsc::channel(16);
+    let follower = tokio::spawn(crate::file_system::follow::follow(Arc::clone(&fs), receiver));
+    let opening = Arc::clone(&fs);
+    let opened = tokio::spawn(async move { opening.open(id, Access::ReadWrite).await });
+    let handle = lacuna_transport::id::Handle(id.0);
+    let recalled = crate::remote::Event::Recalled(1, handle);
+    events.send(recalled).await.unwrap();
+    let (_open, _) = opened.await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(remote.leases_kept(), 1, "whoever asked waits in vain");
+    follower.abort();
+}
