@@ -19,8 +19,9 @@ use tokio::sync::futures::OwnedNotified;
 
 use self::budget::{Budget, Reservation};
 
-/// Unit of eviction, in bytes.
-pub const BLOCK_BYTES: u64 = 64 << 10;
+/// Unit of eviction, in bytes. As large as the reads of the kernel's readahead, which then get their bytes from one
+/// place.
+pub const BLOCK_BYTES: u64 = 128 << 10;
 /// Unit of fetching and of the budget, in bytes.
 pub const PAGE_BYTES: u64 = 4 << 10;
 

@@ -116,14 +116,14 @@ pub trait Remote: Send + Sync + 'static {
     /// Attributes of an open volume, whatever became of its name.
     fn stat_open(&self, volume: &Self::Volume) -> impl Future<Output = Result<Attr>> + Send;
 
-    /// Fills `buffers` with the bytes from the ranges, in order: both are the same number of bytes.
+    /// The bytes of the ranges, in order, cut into buffers of these lengths: both are the same number of bytes.
     /// What lies past the end of the volume is zero. At most one wire read, see `wire::read`.
     fn read(
         &self,
         volume: &Self::Volume,
         ranges: Vec<ByteRange>,
-        buffers: &mut [Box<[u8]>],
-    ) -> impl Future<Output = Result<Generation>> + Send;
+        lengths: &[usize],
+    ) -> impl Future<Output = Result<(Generation, Vec<Box<[u8]>>)>> + Send;
 
     /// Streams pages of the map of `range`, cut at the end of the volume, into `sink`, until it returns
     /// false or `pages_max` pages came.

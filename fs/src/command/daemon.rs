@@ -34,8 +34,6 @@ use crate::remote::quic::QuicRemote;
 use crate::state::StateDir;
 use crate::status::{MountName, MountStatus};
 
-/// Threads for everything that is not the FUSE reader.
-const WORKERS: usize = 2;
 /// How long the last users of a mount are served after a signal took its name away.
 const LINGER: Duration = Duration::from_secs(5);
 /// How long nothing may go on while what is left is saved after `umount -f`, also with `-o hard`: whoever says so wants
@@ -97,8 +95,9 @@ pub fn run(state: &StateDir, job: Job) -> anyhow::Result<()> {
     }
     become_io_flusher();
     confine::begin(state.path()).context("cannot give up privileges")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+    // One thread for everything that is not the FUSE reader: a request that waits for the server costs two wake-ups, with
+    // two threads it costs five. What takes long (packing, hashing, files) is done on the blocking pool.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let served = runtime.block_on(serve(state, job, daemon));

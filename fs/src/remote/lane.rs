@@ -153,6 +153,11 @@ impl<'a> Exchange<'a> {
         Ok(frames::read_exact(&mut self.lane.receive, self.traffic, buffer).await?)
     }
 
+    /// The next `len` bytes of a body.
+    pub async fn take(&mut self, len: usize) -> Result<Vec<u8>, RequestError> {
+        Ok(frames::read_bytes(&mut self.lane.receive, self.traffic, len).await?)
+    }
+
     /// The reply was read to its end: the lane can be used again.
     pub fn done(self) {
         self.lanes.idle.lock().push(self.lane);

@@ -444,8 +444,8 @@ impl Remote for MemoryRemote {
         &self,
         volume: &MemoryVolume,
         ranges: Vec<ByteRange>,
-        buffers: &mut [Box<[u8]>],
-    ) -> Result<Generation> {
+        lengths: &[usize],
+    ) -> Result<(Generation, Vec<Box<[u8]>>)> {
         self.reached().await;
         tokio::task::yield_now().await;
         self.ask(volume.id, |_, content| {
@@ -455,15 +455,16 @@ impl Remote for MemoryRemote {
                 .collect::<Vec<_>>()
                 .concat();
             let mut rest = &bytes[..];
-            for buffer in buffers.iter_mut() {
-                let (front, back) = rest.split_at(buffer.len());
-                buffer.copy_from_slice(front);
+            let buffers = lengths.iter().map(|len| {
+                let (front, back) = rest.split_at(*len);
                 rest = back;
-            }
+                Box::from(front)
+            });
+            let buffers = buffers.collect();
             assert!(rest.is_empty(), "buffers and ranges agree");
             self.read_bytes
                 .fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Ordering::Relaxed);
-            Generation(content.base)
+            (Generation(content.base), buffers)
         })
     }
 

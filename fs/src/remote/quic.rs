@@ -20,7 +20,6 @@ use lacuna_transport::limits::{FOLDER_NODES_MAX, VOLUME_BYTES_MAX};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::WireError;
-use lacuna_transport::wire::codec::Codec;
 use lacuna_transport::wire::error_code::ErrorCode;
 use lacuna_transport::wire::frame::{Code, Kind};
 use lacuna_transport::wire::lock::{HeldLock, Locked};
@@ -382,10 +381,10 @@ impl Remote for QuicRemote {
         &self,
         volume: &QuicVolume,
         ranges: Vec<ByteRange>,
-        buffers: &mut [Box<[u8]>],
-    ) -> Result<Generation> {
+        lengths: &[usize],
+    ) -> Result<(Generation, Vec<Box<[u8]>>)> {
         retrying!(self, format!("read {}", volume.path), |session| fetch(
-            session, volume, &ranges, buffers
+            session, volume, &ranges, lengths
         ))
     }
 
@@ -602,8 +601,8 @@ async fn fetch(
     session: &Session,
     volume: &QuicVolume,
     ranges: &[ByteRange],
-    buffers: &mut [Box<[u8]>],
-) -> Result<Generation, RequestError> {
+    lengths: &[usize],
+) -> Result<(Generation, Vec<Box<[u8]>>), RequestError> {
     let handle = volume.handle(session).await?;
     let request = ReadRequest::new(handle, ranges.to_vec())?.offering(session.offer());
     let (header, mut exchange) = session
@@ -621,45 +620,32 @@ async fn fetch(
     let payload_bytes = body_bytes - head_bytes;
     let payload_u32 = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
     let (base, codec) = request.decode_reply_head(&head, payload_u32)?;
+    let mut buffers = Vec::with_capacity(lengths.len());
     match codec {
         None => {
-            for buffer in buffers {
-                exchange.fill(buffer).await?;
+            for len in lengths {
+                buffers.push(exchange.take(*len).await?.into_boxed_slice());
             }
             exchange.done();
         }
         Some(codec) => {
-            let mut packed = vec![0; payload_bytes];
-            exchange.fill(&mut packed).await?;
+            let packed = exchange.take(payload_bytes).await?;
             exchange.done();
-            unpack(session, codec, packed, buffers).await?;
+            let unpacked = vec![0; lengths.iter().sum()].into_boxed_slice();
+            let unpacked = session.unpack(codec, packed, unpacked).await?;
+            if lengths.len() == 1 {
+                buffers.push(unpacked);
+            } else {
+                let mut rest = &*unpacked;
+                for len in lengths {
+                    let (bytes, back) = rest.split_at(*len);
+                    buffers.push(Box::from(bytes));
+                    rest = back;
+                }
+            }
         }
     }
-    Ok(base)
-}
-
-/// Fills `buffers`, in order, with what the payload of a reply holds.
-async fn unpack(
-    session: &Session,
-    codec: Codec,
-    packed: Vec<u8>,
-    buffers: &mut [Box<[u8]>],
-) -> Result<(), RequestError> {
-    if let [buffer] = buffers {
-        // No copy: the buffer itself goes to the thread that unpacks. After an error nobody looks at it.
-        *buffer = session.unpack(codec, packed, std::mem::take(buffer)).await?;
-        return Ok(());
-    }
-    let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-    let joined = vec![0; bytes].into_boxed_slice();
-    let joined = session.unpack(codec, packed, joined).await?;
-    let mut left = &*joined;
-    for buffer in buffers {
-        let (bytes, rest) = left.split_at(buffer.len());
-        buffer.copy_from_slice(bytes);
-        left = rest;
-    }
-    Ok(())
+    Ok((base, buffers))
 }
 
 async fn stream_map(

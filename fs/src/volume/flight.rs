@@ -139,15 +139,10 @@ impl<R: Remote> Volume<R> {
         let _slot = self.fetches.acquire().await.map_err(ended)?;
         let bound = self.bound()?;
         let parts: Vec<ByteRange> = flight.ranges.iter().copied().flat_map(blocks_of).collect();
-        let mut buffers: Vec<Box<[u8]>> = parts
-            .iter()
-            .map(|part| vec![0; usize::try_from(part.len()).expect("within a block")].into_boxed_slice())
-            .collect();
-        let base = self
-            .shared
-            .remote
-            .read(&bound, flight.ranges.clone(), &mut buffers)
-            .await?;
+        let len = |part: &ByteRange| usize::try_from(part.len()).expect("within a block");
+        let lengths: Vec<usize> = parts.iter().map(len).collect();
+        let reading = self.shared.remote.read(&bound, flight.ranges.clone(), &lengths);
+        let (base, buffers) = reading.await?;
         self.shared.counters.fetched_bytes.add(flight.bytes());
         let fragments = parts.into_iter().zip(buffers).map(|(part, data)| {
             let share = share.split(part.len()).expect("room was made for every part");

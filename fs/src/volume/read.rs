@@ -1,5 +1,6 @@
 //! Reading: first a plan (what is zero, cached, on its way, to be fetched), then gathering.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,7 +59,10 @@ impl Gathered {
             [Piece::Zeros(len)] if zeros::are_at_hand(*len) => give(zeros::at_hand(*len)),
             [Piece::Bytes(fragment, range)] => give(fragment.slice(*range)),
             [Piece::Dirty(slice)] => give(slice.as_ref()),
-            pieces => give(&join(pieces)),
+            pieces => JOINED.with_borrow_mut(|joined| {
+                join(pieces, joined);
+                give(joined)
+            }),
         }
     }
 
@@ -75,7 +79,9 @@ impl Gathered {
     /// Its bytes as one buffer: without a copy where they are in one place already.
     pub fn into_bytes(self) -> Bytes {
         if self.pieces.len() > 1 || matches!(self.pieces[..], [Piece::Zeros(_)]) {
-            return join(&self.pieces).into();
+            let mut joined = Vec::new();
+            join(&self.pieces, &mut joined);
+            return joined.into();
         }
         match self.into_pieces().pop() {
             Some(zeros::Piece::Data(bytes)) => bytes,
@@ -119,8 +125,14 @@ impl Gathered {
     }
 }
 
-fn join(pieces: &[Piece]) -> Vec<u8> {
-    let mut bytes = Vec::new();
+thread_local! {
+    /// Where pieces are joined, so that no read takes memory for that; as large as the largest read.
+    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Puts all pieces into `bytes`, and nothing else.
+fn join(pieces: &[Piece], bytes: &mut Vec<u8>) {
+    bytes.clear();
     let len: u64 = pieces.iter().map(Piece::len).sum();
     bytes.reserve_exact(usize::try_from(len).expect("a read fits memory"));
     for piece in pieces {
@@ -133,7 +145,6 @@ fn join(pieces: &[Piece]) -> Vec<u8> {
             Piece::Dirty(slice) => bytes.extend_from_slice(slice.as_ref()),
         }
     }
-    bytes
 }
 
 impl Piece {

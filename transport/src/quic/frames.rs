@@ -4,9 +4,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use quinn::{RecvStream, SendStream};
 use thiserror::Error;
+use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use crate::id::RequestId;
@@ -178,9 +179,33 @@ pub async fn read_body(
     traffic: &Traffic,
     header: &Header,
 ) -> Result<Vec<u8>, FrameError> {
-    let mut body = vec![0; usize::try_from(header.body_bytes).unwrap_or(usize::MAX)];
-    read_exact(stream, traffic, &mut body).await?;
-    Ok(body)
+    let len = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
+    read_bytes(stream, traffic, len).await
+}
+
+/// Reads the next `len` bytes, which the caller has bounded, into memory that is not zeroed first.
+pub async fn read_bytes(
+    stream: &mut RecvStream,
+    traffic: &Traffic,
+    len: usize,
+) -> Result<Vec<u8>, FrameError> {
+    let mut bytes = Vec::with_capacity(len);
+    let read = async {
+        while bytes.len() < len {
+            let missing = len - bytes.len();
+            let mut rest = (&mut bytes).limit(missing);
+            let count = stream.read_buf(&mut rest).await;
+            if count.map_err(|error| FrameError::Lost(error.to_string()))? == 0 {
+                return Err(FrameError::Lost("it ended early".to_owned()));
+            }
+        }
+        Ok(())
+    };
+    timeout(LANE_STALL_TIMEOUT, read)
+        .await
+        .map_err(|_| FrameError::Stalled)??;
+    Traffic::add(&traffic.received, len);
+    Ok(bytes)
 }
 
 /// Fills `buffer` from the stream.

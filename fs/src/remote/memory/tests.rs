@@ -21,8 +21,8 @@ async fn digests_are_of_what_a_read_gives() {
         unit_log2: 12,
         how: Hashing::Chained,
     };
-    let mut bytes = [vec![1; usize::try_from(units.range.len()).unwrap()].into_boxed_slice()];
-    remote.read(&volume, vec![units.range], &mut bytes).await.unwrap();
+    let len = usize::try_from(units.range.len()).unwrap();
+    let (_, bytes) = remote.read(&volume, vec![units.range], &[len]).await.unwrap();
     let mut expected = InUnits::new(Hashing::Chained, 4096, 4096);
     expected.data(&bytes[0]);
     let digest = remote.digest(&volume, units).await.unwrap();

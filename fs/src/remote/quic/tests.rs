@@ -8,6 +8,7 @@ use lacuna_transport::id::InstanceId;
 use lacuna_transport::quic::frames::{self, Traffic};
 use lacuna_transport::quic::identity::Identity;
 use lacuna_transport::quic::{endpoint, tls};
+use lacuna_transport::wire::codec::Codec;
 use lacuna_transport::wire::codec::{Offer, When};
 use lacuna_transport::wire::frame::Sender;
 use lacuna_transport::wire::message::{Features, Hello, Welcome};
@@ -178,12 +179,8 @@ fn honest(request: &ReadRequest) -> (Vec<u8>, Vec<u8>) {
 
 /// Reads `LEN` bytes into buffers of these lengths.
 async fn read(remote: &QuicRemote, volume: &QuicVolume, lengths: &[usize]) -> Result<Vec<u8>> {
-    let mut buffers: Vec<_> = lengths
-        .iter()
-        .map(|len| vec![0; *len].into_boxed_slice())
-        .collect();
     let range = ByteRange::at(0, u64::try_from(LEN).unwrap()).unwrap();
-    remote.read(volume, vec![range], &mut buffers).await?;
+    let (_, buffers) = remote.read(volume, vec![range], lengths).await?;
     Ok(buffers.concat())
 }
 
