@@ -190,7 +190,8 @@ impl Server {
         result
     }
 
-    /// Reads the allow list again and closes the sessions that it no longer admits. Returns their number.
+    /// Reads the allow list again and closes the sessions that it no longer admits, or admits to something else.
+    /// Returns their number.
     pub async fn reload(&self) -> Result<usize> {
         let list = self.allow_list().await?;
         let mut closed = 0;
@@ -198,7 +199,7 @@ impl Server {
             let now = list.find(live.key).map(|entry| entry.access);
             match (now, live.entry.as_ref().map(|entry| entry.access)) {
                 (None, _) => close(&live.connection, CloseCode::NotAllowed, &refusal(live.key)),
-                (Some(Access::ReadOnly), Some(Access::ReadWrite)) => {
+                (Some(now), Some(before)) if now != before => {
                     close(
                         &live.connection,
                         CloseCode::Busy,
