@@ -94,6 +94,13 @@ impl Leases {
         })
     }
 
+    /// No more than this are held at once.
+    #[must_use]
+    pub fn with_held_max(self, held_max: usize) -> Self {
+        self.table.lock().set_held_max(held_max);
+        self
+    }
+
     /// The client of this session can be asked to give leases back.
     pub fn join(&self, session: u64, events: &Arc<EventQueue>) {
         self.parties.lock().insert(session, Arc::clone(events));
@@ -288,7 +295,7 @@ impl WriteLease {
 
     /// Its holder was asked for it, and needs it.
     pub fn keep(&self) {
-        self.leases.table.lock().keep(self.tag);
+        self.leases.table.lock().keep(self.tag, self.lease);
         self.leases.changed.send_replace(());
     }
 

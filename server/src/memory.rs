@@ -43,7 +43,8 @@ const CONNECTION_BYTES: u64 = 192 << 10;
 const SESSION_BYTES: u64 = STREAMS * LANE_BYTES + cost_of_window(WINDOW_BYTES_MIN) + CONNECTION_BYTES;
 /// A connection that has no session yet.
 const HANDSHAKE_BYTES: u64 = 256 << 10;
-/// An open volume: its handle, its descriptor, an event that waits for its client, and what is known of it.
+/// An open volume: its handle, its descriptor, an event that waits for its client, what is known of it, and its lease,
+/// of which as many may linger as volumes may be open.
 const VOLUME_BYTES: u64 = 1 << 10;
 /// Most open volumes, however much memory there is: descriptors and inotify watches end too.
 const VOLUMES_MAX: usize = 1 << 20;

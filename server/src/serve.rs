@@ -146,7 +146,7 @@ impl Server {
             buffers: Arc::new(BufferPool::new(kept_bytes)),
             packing: Packing::default(),
             operations: Operations::open(&state)?,
-            leases: Arc::new(Leases::open(&state, bounds.lease_linger)?),
+            leases: Arc::new(Leases::open(&state, bounds.lease_linger)?.with_held_max(division.volumes)),
             locks: Locks::open(&state, bounds.locks_linger, bounds.locks_grace),
             bounds,
             read_only,
