@@ -116,6 +116,8 @@ pub(crate) struct Session {
     features: OnceLock<Features>,
     /// Set by a hello that names one.
     instance: OnceLock<InstanceKey>,
+    /// Set when the hello was answered.
+    welcomed: OnceLock<()>,
     work: Work,
     listings: Semaphore,
     /// Streams that this session has had open for changes.
@@ -158,6 +160,7 @@ impl Session {
             },
             features: OnceLock::new(),
             instance: OnceLock::new(),
+            welcomed: OnceLock::new(),
             work: Work::new(),
             listings: Semaphore::new(LISTINGS_MAX),
             streams: Mutex::default(),
