@@ -227,6 +227,12 @@ fn to_change(name: &str) -> Vec<u8> {
     })
 }
 
+/// As a client does: it says that it does not want the reply before it says that it asks nothing more.
+fn give_up((send, mut receive): (quinn::SendStream, quinn::RecvStream)) {
+    receive.stop(0_u32.into()).unwrap();
+    drop((receive, send));
+}
+
 /// Its client has no handle to close, and could not answer a recall either.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_that_its_client_gave_up_holds_nothing() {
@@ -240,14 +246,14 @@ async fn an_open_that_its_client_gave_up_holds_nothing() {
     send(&mut lane.0, &two.traffic, Kind::Open, 98, to_change("v")).await;
     let mut events = one.connection.accept_uni().await.unwrap();
     one.recalled(&mut events).await;
-    drop(lane);
+    give_up(lane);
     // ... and when the answer was on its way.
     let mut lane = two.connection.open_bi().await.unwrap();
     send(&mut lane.0, &two.traffic, Kind::Open, 99, to_change("w")).await;
     while bed.server.leases.reports().len() < 2 {
         tokio::task::yield_now().await;
     }
-    drop(lane);
+    give_up(lane);
     // What was sent before this has arrived.
     two.stat("v").await.unwrap();
     one.close(first.handle).await;
@@ -311,6 +317,10 @@ async fn one_that_goes_before_its_welcome_has_not_said_goodbye() {
     assert_eq!(older.closed().await.0, CloseCode::Done);
     given_up.close(CloseCode::Done.code(), b"");
     newer.abort();
+    let closed = |live: &Live| live.connection.close_reason().is_some();
+    while !bed.server.live.lock().values().all(closed) {
+        tokio::task::yield_now().await;
+    }
     go_on.send(()).unwrap();
     bed.emptied().await;
     let mut two = bed.client().await;
