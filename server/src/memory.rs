@@ -14,7 +14,8 @@
 //! | handshakes | 1 | connections that are not sessions yet |
 //!
 //! Not in it, and bounded by themselves: the program, its threads (their stacks, and 1 MiB for each that copies
-//! within a device), what packs payloads, the remembered changes of names. That is what is beyond the figure.
+//! within a device), what packs payloads, the remembered changes of names, the maps of the spools of streams. That is
+//! what is beyond the figure.
 
 use std::fmt;
 
