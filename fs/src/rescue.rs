@@ -6,8 +6,8 @@
 //! * `NAME-SECONDS-N.json`: which ranges those are, which were punched or zeroed, which of them the server had
 //!   already taken, and why all this was refused.
 //!
-//! Bounded: all rescue files together hold [`RESCUE_BYTES_MAX`] of data; what has no room is counted and named in the
-//! second file as left out. Nobody removes rescue files but a person.
+//! Bounded: all rescue files together hold [`RESCUE_BYTES_MAX`] of data; what has no room, or cannot be written, is
+//! counted and named in the second file as left out. Nobody removes rescue files but a person.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -103,7 +103,7 @@ struct Note {
     kind: &'static str,
     /// The server took it, and may not have it on stable storage.
     taken: bool,
-    /// There was no room for its bytes.
+    /// There was no room for its bytes, or they could not be written.
     left_out: bool,
 }
 
@@ -184,12 +184,12 @@ fn write(folder: &Path, salvage: &Salvage, bytes_max: u64) -> io::Result<(PathBu
             Content::Zero => ("zero", false),
             Content::Hole => ("hole", false),
             Content::Data(slice) => {
-                let left_out = bytes + piece.range.len() > room;
-                if !left_out {
-                    image.write_all_at(slice.as_ref(), piece.range.start())?;
+                let has_room = bytes + piece.range.len() <= room;
+                let is_kept = has_room && is_written(&image, &path, slice.as_ref(), piece.range);
+                if is_kept {
                     bytes += piece.range.len();
                 }
-                ("data", left_out)
+                ("data", !is_kept)
             }
         };
         changes.push(Note {
@@ -215,6 +215,15 @@ fn write(folder: &Path, salvage: &Salvage, bytes_max: u64) -> io::Result<(PathBu
     file.sync_all()?;
     File::open(folder)?.sync_all()?;
     Ok((path, bytes))
+}
+
+/// A full disk, or a volume that is larger than files here can be: the rest may still be written.
+fn is_written(image: &File, path: &Path, bytes: &[u8], range: ByteRange) -> bool {
+    let written = image.write_all_at(bytes, range.start());
+    if let Err(error) = &written {
+        tracing::warn!(file = %path.display(), %range, %error, "a part of what was lost is not in the rescue file");
+    }
+    written.is_ok()
 }
 
 fn create(folder: &Path, stem: &str) -> io::Result<(PathBuf, File)> {
@@ -264,6 +273,8 @@ fn plain(volume: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lacuna_transport::limits::VOLUME_BYTES_MAX;
+
     use super::*;
     use crate::overlay::buffer::Slice;
 
@@ -341,5 +352,23 @@ mod tests {
         // What earlier ones hold counts.
         let (_, bytes) = write(folder.path(), &salvage(vec![data(0, b"more")]), 105).unwrap();
         assert_eq!(bytes, 0);
+    }
+
+    /// The file system of the state folder may be full, or have smaller files than the volume.
+    #[test]
+    fn what_cannot_be_written_takes_nothing_else_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let beyond = VOLUME_BYTES_MAX - 2;
+        let pieces = vec![data(0, b"first"), data(5000, b"second"), data(beyond, b"far")];
+        let (file, bytes) = write(folder.path(), &salvage(pieces), 1 << 20).unwrap();
+        assert_eq!(bytes, 11);
+        let mut found = [0; 6];
+        let image = File::open(&file).unwrap();
+        image.read_exact_at(&mut found, 5000).unwrap();
+        assert_eq!(&found, b"second");
+        let notes = fs::read(file.with_extension("json")).unwrap();
+        let notes: serde_json::Value = serde_json::from_slice(&notes).unwrap();
+        assert_eq!(notes["changes"][1]["left_out"], false);
+        assert_eq!(notes["changes"][2]["left_out"], true);
     }
 }

@@ -317,21 +317,27 @@ impl<R: Remote> Volume<R> {
         self.state.lock().map.runs_held()
     }
 
-    /// Opens once more. Asks the server each time: what changed behind our back is noticed here.
+    /// Opens once more. Asks the server each time: what changed behind our back is noticed here. `Stale` if the name is
+    /// gone there, or another volume's: the kernel then looks the name up again.
     pub async fn open(self: &Arc<Self>, access: Access) -> Result<OpenOutcome> {
         let _under_way = Opening::begin(self);
         let opening = self.opening.lock().await;
         let path = self.path();
         let enough = |bound: &Bound<R>| bound.access == access || bound.access == Access::ReadWrite;
         let bound = self.bound.lock().as_ref().is_some_and(enough);
-        let attr = if bound && self.attr().links == 0 {
+        let gone = |error: Error| match error.kind() {
+            ErrorKind::NotFound => Error::new(ErrorKind::Stale, error.to_string()),
+            _ => error,
+        };
+        // What was removed at the server may still be found by its name for a moment, and is not what is meant then.
+        let attr = if bound && self.attr().links == 0 && !self.path.is_named() {
             // Opened again without a name, through /proc.
             self.shared.remote.stat_open(&*self.bound()?).await?
         } else if bound {
-            self.shared.remote.stat(&path).await?
+            self.shared.remote.stat(&path).await.map_err(gone)?
         } else {
             let opened = self.shared.remote.open(&self.path, self.id, access).await;
-            let (volume, attr) = self.shared.note_opened(&path, opened)?;
+            let (volume, attr) = self.shared.note_opened(&path, opened).map_err(gone)?;
             self.bind(volume, access);
             attr
         };

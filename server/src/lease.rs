@@ -19,6 +19,7 @@ pub mod table;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lacuna_transport::id::LeaseId;
@@ -94,6 +95,13 @@ impl Leases {
         })
     }
 
+    /// No more than this are held at once.
+    #[must_use]
+    pub fn with_held_max(self, held_max: usize) -> Self {
+        self.table.lock().set_held_max(held_max);
+        self
+    }
+
     /// The client of this session can be asked to give leases back.
     pub fn join(&self, session: u64, events: &Arc<EventQueue>) {
         self.parties.lock().insert(session, Arc::clone(events));
@@ -143,6 +151,8 @@ impl Leases {
             tag,
             opener,
             lease: grant.lease,
+            lingered: grant.lingered,
+            is_told: AtomicBool::new(false),
         };
         if grant.is_new {
             let record = Record::Granted(tag, grant.lease, holder.clone());
@@ -264,17 +274,29 @@ const fn known(tag: NodeTag, lease: LeaseId, holder: Option<Holder>, is_held: bo
 }
 
 /// The lease of a volume, as one handle has it; dropping it closes the handle.
+///
+/// A handle that its client never heard of closes as if it had not been opened: what lingered for the client before
+/// lingers again, so that a session that is lost while it opens its volumes again does not cost it a lease.
 #[derive(Debug)]
 pub struct WriteLease {
     leases: Arc<Leases>,
     tag: NodeTag,
     opener: Opener,
     lease: LeaseId,
+    /// It was kept for this client when the handle was opened.
+    lingered: bool,
+    /// The client has the handle, and closes it.
+    is_told: AtomicBool,
 }
 
 impl WriteLease {
     pub const fn id(&self) -> LeaseId {
         self.lease
+    }
+
+    /// The client has the handle from here on, or does not want it after all.
+    pub fn tell(&self, is_told: bool) {
+        self.is_told.store(is_told, Ordering::Relaxed);
     }
 
     /// Begins a change; `Fenced` if the volume has had another holder since.
@@ -288,7 +310,7 @@ impl WriteLease {
 
     /// Its holder was asked for it, and needs it.
     pub fn keep(&self) {
-        self.leases.table.lock().keep(self.tag);
+        self.leases.table.lock().keep(self.tag, self.lease);
         self.leases.changed.send_replace(());
     }
 
@@ -302,6 +324,9 @@ impl WriteLease {
 
 impl Drop for WriteLease {
     fn drop(&mut self) {
+        if self.lingered && !self.is_told.load(Ordering::Relaxed) {
+            self.abandon();
+        }
         self.leases.release(self.tag, self.opener);
     }
 }

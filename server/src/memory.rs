@@ -14,7 +14,8 @@
 //! | handshakes | 1 | connections that are not sessions yet |
 //!
 //! Not in it, and bounded by themselves: the program, its threads (their stacks, and 1 MiB for each that copies
-//! within a device), what packs payloads, the remembered changes of names. That is what is beyond the figure.
+//! within a device), what packs payloads, the remembered changes of names, the maps of the spools of streams. That is
+//! what is beyond the figure.
 
 use std::fmt;
 
@@ -43,7 +44,8 @@ const CONNECTION_BYTES: u64 = 192 << 10;
 const SESSION_BYTES: u64 = STREAMS * LANE_BYTES + cost_of_window(WINDOW_BYTES_MIN) + CONNECTION_BYTES;
 /// A connection that has no session yet.
 const HANDSHAKE_BYTES: u64 = 256 << 10;
-/// An open volume: its handle, its descriptor, an event that waits for its client, and what is known of it.
+/// An open volume: its handle, its descriptor, an event that waits for its client, what is known of it, and its lease,
+/// of which as many may linger as volumes may be open.
 const VOLUME_BYTES: u64 = 1 << 10;
 /// Most open volumes, however much memory there is: descriptors and inotify watches end too.
 const VOLUMES_MAX: usize = 1 << 20;

@@ -217,6 +217,13 @@ impl Operations {
         }
     }
 
+    /// Its outcome is remembered.
+    pub fn was_done(&self, (instance, operation): OperationKey) -> bool {
+        let state = self.state.lock();
+        let kept = state.instances.get(&instance);
+        kept.is_some_and(|kept| matches!(kept.slots.get(&operation), Some(Slot::Done(..))))
+    }
+
     fn begin(&self, (instance, operation): OperationKey, kind: OperationKind) -> Result<Begun> {
         let mut state = self.state.lock();
         loop {

@@ -12,9 +12,10 @@
 
 mod handshakes;
 pub(crate) mod shared;
+mod told;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +36,7 @@ use tokio::time::timeout;
 
 use self::handshakes::{Handshakes, Slot, Verdict};
 use self::shared::Shared;
+use self::told::Told;
 use crate::access::{Access, AllowList, Entry};
 use crate::backend::Backend;
 use crate::buffers::BufferPool;
@@ -98,6 +100,9 @@ pub struct Server {
     instances: Mutex<HashMap<InstanceKey, Vec<Arc<Session>>>>,
     next_session: AtomicU64,
     handshakes: Arc<Handshakes>,
+    /// Whose refusals, and failed handshakes, were logged lately.
+    refused: Mutex<Told<KeyId>>,
+    failed: Mutex<Told<IpAddr>>,
     /// Connections of the endpoint, also those that are only still being forgotten.
     connections_max: usize,
 }
@@ -146,7 +151,7 @@ impl Server {
             buffers: Arc::new(BufferPool::new(kept_bytes)),
             packing: Packing::default(),
             operations: Operations::open(&state)?,
-            leases: Arc::new(Leases::open(&state, bounds.lease_linger)?),
+            leases: Arc::new(Leases::open(&state, bounds.lease_linger)?.with_held_max(division.volumes)),
             locks: Locks::open(&state, bounds.locks_linger, bounds.locks_grace),
             bounds,
             read_only,
@@ -155,6 +160,8 @@ impl Server {
             instances: Mutex::default(),
             next_session: AtomicU64::new(1),
             handshakes: Handshakes::new(division.handshakes),
+            refused: Mutex::default(),
+            failed: Mutex::default(),
             connections_max: division.sessions + division.handshakes,
         }))
     }
@@ -190,7 +197,8 @@ impl Server {
         result
     }
 
-    /// Reads the allow list again and closes the sessions that it no longer admits. Returns their number.
+    /// Reads the allow list again and closes the sessions that it no longer admits, or admits to something else.
+    /// Returns their number.
     pub async fn reload(&self) -> Result<usize> {
         let list = self.allow_list().await?;
         let mut closed = 0;
@@ -198,7 +206,7 @@ impl Server {
             let now = list.find(live.key).map(|entry| entry.access);
             match (now, live.entry.as_ref().map(|entry| entry.access)) {
                 (None, _) => close(&live.connection, CloseCode::NotAllowed, &refusal(live.key)),
-                (Some(Access::ReadOnly), Some(Access::ReadWrite)) => {
+                (Some(now), Some(before)) if now != before => {
                     close(
                         &live.connection,
                         CloseCode::Busy,
@@ -279,10 +287,24 @@ impl Server {
             let connection = timeout(HELLO_TIMEOUT, async { incoming.await }).await;
             match connection {
                 Ok(Ok(connection)) => server.connected(connection, address, slot).await,
-                Ok(Err(error)) => tracing::info!(%address, %error, "a handshake failed"),
-                Err(_) => tracing::info!(%address, "a handshake took too long"),
+                Ok(Err(error)) => server.note_failed(address, &error.to_string()),
+                Err(_) => server.note_failed(address, "it took too long"),
             }
         });
+    }
+
+    fn note_failed(&self, address: SocketAddr, why: &str) {
+        match self.failed.lock().line(address.ip(), tokio::time::Instant::now()) {
+            Some(left_out) => tracing::info!(%address, why, left_out, "a handshake failed"),
+            None => tracing::debug!(%address, why, "a handshake failed"),
+        }
+    }
+
+    fn note_refused(&self, key: KeyId, address: SocketAddr, why: &str) {
+        match self.refused.lock().line(key, tokio::time::Instant::now()) {
+            Some(left_out) => tracing::warn!(%key, %address, left_out, "refused a client: {why}"),
+            None => tracing::debug!(%key, %address, "refused a client: {why}"),
+        }
     }
 
     /// `slot` is given back when the client was admitted or refused.
@@ -315,13 +337,13 @@ impl Server {
             }
         };
         let Some(entry) = entry else {
-            tracing::warn!(%key, %address, "refused a client: its key is not on the allow list");
+            self.note_refused(key, address, "its key is not on the allow list");
             close(&connection, CloseCode::NotAllowed, &refusal(key));
             return;
         };
         let Some(_place) = self.shared.place(key) else {
             let text = "this server has no room for another session of this client: unmount something, or give lacunad more --memory";
-            tracing::warn!(name = entry.name, %address, "refused a client: {text}");
+            self.note_refused(key, address, text);
             close(&connection, CloseCode::Busy, text);
             return;
         };

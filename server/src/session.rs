@@ -116,6 +116,8 @@ pub(crate) struct Session {
     features: OnceLock<Features>,
     /// Set by a hello that names one.
     instance: OnceLock<InstanceKey>,
+    /// Set when the hello was answered.
+    welcomed: OnceLock<()>,
     work: Work,
     listings: Semaphore,
     /// Streams that this session has had open for changes.
@@ -158,6 +160,7 @@ impl Session {
             },
             features: OnceLock::new(),
             instance: OnceLock::new(),
+            welcomed: OnceLock::new(),
             work: Work::new(),
             listings: Semaphore::new(LISTINGS_MAX),
             streams: Mutex::default(),
@@ -353,6 +356,9 @@ impl Session {
         // Again: other lanes may have filled it meanwhile.
         handles.room(self.server.bounds.session_handles_max)?;
         self.note_stream(&open);
+        if let Some(lease) = open.lease() {
+            lease.tell(true);
+        }
         handles.open.insert(handle, (Arc::new(open), place));
         self.counters.open_volumes.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -371,6 +377,16 @@ impl Session {
                 format!("no volume is open as handle {}", handle.0),
             )
         })
+    }
+
+    /// Closes what was opened for a reply that the client does not want any more: it does not know the handle.
+    async fn give_up(&self, handle: Handle) {
+        if let Some(lease) = self.node(handle).ok().as_ref().and_then(|node| node.lease()) {
+            lease.tell(false);
+        }
+        if let Err(error) = self.forget(handle).await {
+            tracing::debug!(session = self.number, %error, "cannot close what nobody waits for any more");
+        }
     }
 
     /// Closing the last descriptor of a removed volume frees its extents: that can take a while.

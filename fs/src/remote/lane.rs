@@ -27,8 +27,10 @@ const LANES_DIGESTING: u32 = 8;
 
 #[derive(Debug)]
 struct Lane {
-    send: SendStream,
+    /// In front, so that it is dropped first: the server is to hear that the reply is not wanted before it hears that
+    /// nothing more is asked, for then it undoes what it opened.
     receive: RecvStream,
+    send: SendStream,
 }
 
 #[derive(Debug)]
@@ -102,7 +104,7 @@ impl Lanes {
             Some(lane) => lane,
             None => {
                 let (send, receive) = self.connection.open_bi().await.map_err(RequestError::lost)?;
-                Lane { send, receive }
+                Lane { receive, send }
             }
         };
         let request = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));

@@ -310,6 +310,7 @@ impl Link {
     async fn reconnect(&self) -> bool {
         let mut backoff = Backoff::default();
         loop {
+            let is_refused;
             match self.attempt(self.addresses.next()).await {
                 Ok(session) => {
                     let session = Arc::new(session);
@@ -326,6 +327,7 @@ impl Link {
                     return reopened;
                 }
                 Err(error) => {
+                    is_refused = error.kind() == ErrorKind::NotAllowed;
                     tracing::debug!(%error, "not connected yet");
                     self.state.send_if_modified(|state| match state {
                         LinkState::Down(_, why) => {
@@ -340,7 +342,7 @@ impl Link {
                 self.addresses.look_up();
             }
             let spread = spread(self.target.instance, self.sessions.load(Ordering::Relaxed));
-            if !self.pause(backoff.next_pause(spread)).await {
+            if !self.pause(backoff.next_pause(spread), is_refused).await {
                 return false;
             }
         }
@@ -374,12 +376,13 @@ impl Link {
         Ok(endpoint.clone())
     }
 
-    /// Waits between two attempts; not for long if somebody waits for a session. False once the link is closed.
-    async fn pause(&self, pause: Duration) -> bool {
+    /// Waits between two attempts; not for long if somebody waits for a session, unless the server does not want this
+    /// client. False once the link is closed.
+    async fn pause(&self, pause: Duration, is_refused: bool) -> bool {
         let (mut closed, mut wanted) = (self.state.subscribe(), self.wanted.subscribe());
         let wanted = async {
             tokio::time::sleep(PAUSE_WANTED).await;
-            if wanted.wait_for(|count| *count > 0).await.is_err() {
+            if is_refused || wanted.wait_for(|count| *count > 0).await.is_err() {
                 std::future::pending().await
             }
         };

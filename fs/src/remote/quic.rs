@@ -185,15 +185,11 @@ impl QuicVolume {
         if let Some((_, handle)) = bound() {
             return Ok((handle, None));
         }
-        let replaced =
-            || RequestError::Failed(ErrorCode::Stale, format!("{} is another volume now", self.path));
         if !self.path.is_named() {
-            return Err(replaced());
+            let text = format!("{} is another volume now", self.path);
+            return Err(RequestError::Failed(ErrorCode::Stale, text));
         }
         let opened = self.open_again(session).await?;
-        if opened.attr.birth_ns != self.birth_ns {
-            return Err(replaced());
-        }
         *self.bound.lock() = (session.number, opened.handle);
         self.size_max.store(size_max(&opened), Ordering::Relaxed);
         Ok((opened.handle, Some(opened.attr)))
@@ -202,15 +198,13 @@ impl QuicVolume {
     /// Goes on with the lease there was; once that is gone, for reading.
     async fn open_again(&self, session: &Session) -> Result<Opened, RequestError> {
         let path = self.path.path();
-        let held = *self.lease.lock();
+        let (held, which) = (*self.lease.lock(), (self.id, Some(self.birth_ns)));
         if let Lease::Held(lease) = held {
-            match open(session, &path, self.id, Access::ReadWrite, lease).await {
+            match open(session, &path, which, Access::ReadWrite, lease).await {
                 Err(RequestError::Failed(ErrorCode::Fenced, _)) => {
-                    let opened = open(session, &path, self.id, Access::Read, None).await?;
-                    // A name that is another volume's by now says nothing of the lease of this one.
-                    if opened.attr.birth_ns == self.birth_ns {
-                        *self.lease.lock() = Lease::Gone;
-                    }
+                    // A name that is another volume's by now says nothing of the lease of this one: that fails here.
+                    let opened = open(session, &path, which, Access::Read, None).await?;
+                    *self.lease.lock() = Lease::Gone;
                     return Ok(opened);
                 }
                 opened => {
@@ -220,7 +214,7 @@ impl QuicVolume {
                 }
             }
         }
-        open(session, &path, self.id, Access::Read, None).await
+        open(session, &path, which, Access::Read, None).await
     }
 
     /// The handle in this session, for a change.
@@ -271,10 +265,11 @@ fn size_max(opened: &Opened) -> u64 {
     opened.size_max.unwrap_or(VOLUME_BYTES_MAX)
 }
 
+/// Opens what must have this id, and this time of birth if that is known; what has not is closed again.
 async fn open(
     session: &Session,
     path: &NodePath,
-    id: NodeId,
+    (id, birth_ns): (NodeId, Option<u64>),
     access: Access,
     lease: Option<LeaseId>,
 ) -> Result<Opened, RequestError> {
@@ -288,7 +283,8 @@ async fn open(
             }),
         )
         .await?;
-    if opened.attr.id != id {
+    let found = &opened.attr;
+    if found.id != id || birth_ns.is_some_and(|birth_ns| found.birth_ns != birth_ns) {
         let body = message::encode(&HandleRequest {
             handle: opened.handle,
         });
@@ -344,7 +340,7 @@ impl Remote for QuicRemote {
         let (number, opened) = retrying!(self, format!("open {path}"), |session| async {
             Ok((
                 session.number,
-                open(session, &path.path(), id, access, None).await?,
+                open(session, &path.path(), (id, None), access, None).await?,
             ))
         })?;
         Ok((self.bind(path, access, number, &opened), opened.attr))

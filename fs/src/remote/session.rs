@@ -138,6 +138,7 @@ impl Session {
             Ok(connected) => connected.map_err(|error| explain(&error, target))?,
             Err(_) => return Err(no_answer(target, ATTEMPT_MAX)),
         };
+        let mut given_up = GivenUp(Some(connection.clone()));
         let hello = async {
             let (mut send, mut receive) = connection.open_bi().await.map_err(RequestError::lost)?;
             let hello = Hello {
@@ -177,6 +178,7 @@ impl Session {
                 return Err(Error::new(code.into(), format!("{}: {text}", target.name)));
             }
         };
+        given_up.0 = None;
         tracing::debug!(server = %target.name, agent = %welcome.agent, session = welcome.session, "connected");
         let lanes = Lanes::new(connection.clone());
         let offer = target.compress.offer();
@@ -329,6 +331,18 @@ impl Session {
         let header = header.ok_or_else(|| RequestError::lost("the server ended the event stream"))?;
         let body = frames::read_body(stream, traffic, &header).await?;
         Ok(event::Event::decode(header.kind, &body)?)
+    }
+}
+
+/// A connection that is not a session yet. QUIC would close it, when it is dropped, with what the server takes for a
+/// goodbye of the mount.
+struct GivenUp(Option<quinn::Connection>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            connection.close(CloseCode::Done.code(), b"this attempt to connect was given up");
+        }
     }
 }
 

@@ -15,7 +15,9 @@
 //!   begun under the older one is under way any more; nothing is begun under an id that is not the newest.
 //! * A holder that comes back with the id it had is let in if nobody else has had the volume since: what is
 //!   forgotten is forgotten with its number, so that "nobody" is known for certain.
-//! * What is live or lingering is bounded and never forgotten; so is what is free, and forgets the oldest.
+//! * What is live is bounded and never forgotten. What lingers has its time, unless there is no room left and one
+//!   client has a large part of it: then that one loses what lingers of it. What is free is bounded, and forgets the
+//!   oldest.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -25,10 +27,15 @@ use tokio::time::Instant;
 
 use crate::operations::{InstanceKey, NodeTag};
 
-/// Most volumes that are live or lingering, as many as a server has open: about 400 bytes each.
+/// Most volumes that are live or lingering, as many as a server has open: up to 1 KiB each.
 pub(super) const HELD_MAX: usize = 128 << 10;
+/// More than this part of all that may be held, lingering for one client, is let go when there is no room for others.
+const LINGERING_SHARE: usize = 8;
 /// Most volumes whose last holder is remembered after it let go.
 pub(super) const FREE_MAX: usize = 16 << 10;
+
+/// Bytes of a volume's path that are kept: its end, as in the journal. It is for people.
+pub(super) const PATH_BYTES_KEPT: usize = 256;
 
 /// Who wants to write, or does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +117,8 @@ pub struct Grant {
     pub is_new: bool,
     /// Somebody else had it before, who may come back.
     pub changed_hands: bool,
+    /// It was kept for this holder, whose session was lost.
+    pub lingered: bool,
 }
 
 /// One volume, as a restart has to know it.
@@ -125,6 +134,7 @@ pub struct Known {
 #[derive(Debug)]
 pub struct Table {
     linger: Duration,
+    held_max: usize,
     entries: HashMap<NodeTag, Entry>,
     /// The free ones, those that were freed first in front.
     free: BTreeMap<u64, NodeTag>,
@@ -138,12 +148,18 @@ impl Table {
     pub fn new(linger: Duration) -> Self {
         Self {
             linger,
+            held_max: HELD_MAX,
             entries: HashMap::new(),
             free: BTreeMap::new(),
             frees: 0,
             last: LeaseId(0),
             forgotten: LeaseId(0),
         }
+    }
+
+    /// The same, for a server with less memory.
+    pub fn set_held_max(&mut self, held_max: usize) {
+        self.held_max = held_max.min(HELD_MAX);
     }
 
     /// Gives the lease of a volume to who wants to open it, if nobody else has it. `resume` is one to go on with.
@@ -185,6 +201,7 @@ impl Table {
                 true
             }
         };
+        let lingered = same && matches!(entry.hold, Hold::Lingering { .. });
         if !matches!(entry.hold, Hold::Live { .. }) {
             entry.hold = Hold::of(opener);
         }
@@ -197,26 +214,30 @@ impl Table {
         let since_ns = since_ns.map_or(holder.since_ns, |last| last.since_ns);
         entry.holder = Some(Holder {
             since_ns,
-            ..holder.clone()
+            ..holder.kept()
         });
         Attempt::Granted(Grant {
             lease: entry.lease,
             is_new: changed_hands || was_free,
             changed_hands,
+            lingered,
         })
     }
 
     fn grant_first(&mut self, tag: NodeTag, holder: &Holder, opener: Opener, now: Instant) -> Attempt {
-        if self.entries.len() - self.free.len() >= HELD_MAX {
+        if !self.has_room() {
             self.free_expired(now);
         }
-        if self.entries.len() - self.free.len() >= HELD_MAX {
+        if !self.has_room() {
+            self.free_most_lingering();
+        }
+        if !self.has_room() {
             return Attempt::Full;
         }
         self.last.0 += 1;
         let entry = Entry {
             lease: self.last,
-            holder: Some(holder.clone()),
+            holder: Some(holder.kept()),
             hold: Hold::of(opener),
             changes: 0,
             keeps: 0,
@@ -226,6 +247,7 @@ impl Table {
             lease: self.last,
             is_new: true,
             changed_hands: false,
+            lingered: false,
         })
     }
 
@@ -246,13 +268,13 @@ impl Table {
         true
     }
 
-    /// True if no change of the volume is under way any more.
+    /// True if no change of the volume is under way any more, and somebody else may have waited for that.
     pub fn end_change(&mut self, tag: NodeTag) -> bool {
         let Some(entry) = self.entries.get_mut(&tag) else {
             return false;
         };
         entry.changes = entry.changes.saturating_sub(1);
-        entry.changes == 0
+        entry.changes == 0 && !matches!(entry.hold, Hold::Live { .. })
     }
 
     /// A handle was closed. True if the lease is free by that.
@@ -305,9 +327,10 @@ impl Table {
         freed
     }
 
-    /// Its holder needs it.
-    pub fn keep(&mut self, tag: NodeTag) {
-        if let Some(entry) = self.entries.get_mut(&tag) {
+    /// Its holder needs it, says whoever has this lease.
+    pub fn keep(&mut self, tag: NodeTag, lease: LeaseId) {
+        let entry = self.entries.get_mut(&tag);
+        if let Some(entry) = entry.filter(|entry| entry.lease == lease) {
             entry.keeps += 1;
         }
     }
@@ -398,6 +421,31 @@ impl Table {
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.entries.len() - self.free.len() < self.held_max
+    }
+
+    /// One client that comes and goes with all the volumes there are keeps nobody from writing.
+    fn free_most_lingering(&mut self) {
+        let lingering = |entry: &Entry| matches!(entry.hold, Hold::Lingering { .. });
+        let holder = |entry: &Entry| entry.holder.as_ref().map(|holder| holder.name.clone());
+        let mut counts: BTreeMap<Option<String>, usize> = BTreeMap::new();
+        for entry in self.entries.values().filter(|entry| lingering(entry)) {
+            *counts.entry(holder(entry)).or_default() += 1;
+        }
+        let many = counts
+            .into_iter()
+            .filter(|(_, count)| *count > self.held_max / LINGERING_SHARE);
+        let Some((most, _)) = many.max_by_key(|(_, count)| *count) else {
+            return;
+        };
+        let tags = self.entries.iter();
+        let tags = tags.filter(|(_, entry)| lingering(entry) && holder(entry) == most);
+        for tag in tags.map(|(tag, _)| *tag).collect::<Vec<_>>() {
+            self.set_free(tag);
+        }
+    }
+
     fn set_free(&mut self, tag: NodeTag) {
         let Some(entry) = self.entries.get_mut(&tag) else {
             return;
@@ -431,6 +479,21 @@ impl Table {
                 self.entries.remove(&tag);
             }
             None => {}
+        }
+    }
+}
+
+impl Holder {
+    /// As it is remembered.
+    fn kept(&self) -> Self {
+        let cut = self.path.len().saturating_sub(PATH_BYTES_KEPT);
+        let path = self.path[self.path.ceil_char_boundary(cut)..].to_owned();
+        Self {
+            key: self.key,
+            name: self.name.clone(),
+            address: self.address.clone(),
+            path,
+            since_ns: self.since_ns,
         }
     }
 }

@@ -265,6 +265,19 @@ async fn a_client_that_lost_its_right_to_write_must_connect_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_got_the_right_to_write_has_it_at_once() {
+    let bed = Bed::start();
+    let identity = Identity::generate();
+    bed.allow(&identity, Access::ReadOnly);
+    let client = Client::new(bed.connect(&identity).await, identity, Features::KNOWN).await;
+    assert!(client.welcome.read_only);
+    bed.allow(&client.identity, Access::ReadWrite);
+    assert_eq!(bed.server.reload().await.unwrap(), 1);
+    assert_eq!(client.closed().await.0, CloseCode::Busy);
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_corrupt_allow_list_admits_nobody() {
     let bed = Bed::start();
     let identity = Identity::generate();

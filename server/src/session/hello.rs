@@ -71,6 +71,7 @@ impl Session {
         };
         let (traffic, body) = (&self.counters.traffic, message::encode(&welcome));
         frames::write_frame(send, traffic, Kind::Hello, Code::Done, request, body).await?;
+        self.welcomed.get_or_init(|| ());
         tracing::debug!(session = self.number, agent = ?hello.agent, version = welcome.version, ?features, "hello");
         Ok(features)
     }

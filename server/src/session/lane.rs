@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lacuna_transport::id::{Handle, RequestId};
+use lacuna_transport::limits::LANE_STALL_TIMEOUT;
 use lacuna_transport::quic::frames::{self, FrameError};
 use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::error_code::ErrorCode;
@@ -12,6 +13,7 @@ use lacuna_transport::wire::lock::LockRequest;
 use lacuna_transport::wire::message::{self, Features, HandleRequest, OpenRequest, Opened, PathRequest};
 use lacuna_transport::wire::read::ReadRequest;
 use quinn::{RecvStream, SendStream};
+use tokio::time::timeout;
 
 use super::{End, Session};
 use crate::backend::OpenVolume;
@@ -33,6 +35,8 @@ pub(super) struct Reply<'a> {
     request: RequestId,
     /// Memory for this request and what it is answered with.
     share: Arc<Share>,
+    /// What the request opened.
+    opened: Option<Handle>,
 }
 
 impl<'a> Reply<'a> {
@@ -43,6 +47,7 @@ impl<'a> Reply<'a> {
             kind: header.kind,
             request: header.request,
             share: Arc::new(share),
+            opened: None,
         }
     }
 
@@ -110,24 +115,42 @@ pub(super) async fn run(
     mut send: SendStream,
     mut receive: RecvStream,
 ) {
-    match serve(&session, features, &mut send, &mut receive).await {
-        // A lane that the client gave up is its own business.
-        Ok(()) | Err(FrameError::Lost(_)) => {}
+    let mut opened = None;
+    match serve(&session, features, (&mut send, &mut receive), &mut opened).await {
+        // A lane that the client gave up is its own business, but for what it does not know of.
+        Ok(()) | Err(FrameError::Lost(_)) => {
+            if let Some(handle) = opened
+                && is_given_up(&mut send).await
+            {
+                session.give_up(handle).await;
+            }
+        }
         Err(error @ (FrameError::Wire(_) | FrameError::Stalled)) => {
             session.end(End::from(error));
         }
     }
 }
 
+/// Whether the client has said that it does not want the last reply. A lane that was finished, or lost with its
+/// session, does not say that.
+async fn is_given_up(send: &mut SendStream) -> bool {
+    // An error says that it was stopped.
+    drop(send.finish());
+    let stopped = timeout(LANE_STALL_TIMEOUT, send.stopped()).await;
+    matches!(stopped, Ok(Ok(Some(_))))
+}
+
+/// `opened` is what the last request opened: who sends another one has read the reply.
 async fn serve(
     session: &Arc<Session>,
     features: Features,
-    send: &mut SendStream,
-    receive: &mut RecvStream,
+    (send, receive): (&mut SendStream, &mut RecvStream),
+    opened: &mut Option<Handle>,
 ) -> Result<(), FrameError> {
     let traffic = &session.counters.traffic;
     // A lane may idle for as long as the session lives: their number is bounded.
     while let Some(header) = frames::read_header(receive, traffic, Sender::Client).await? {
+        *opened = None;
         // What does not fit in a control message is not read as one.
         if header.kind == Kind::Write {
             let share = session.memory(REQUEST_BYTES).await?;
@@ -141,8 +164,10 @@ async fn serve(
             .memory(u64::from(header.body_bytes) + REQUEST_BYTES)
             .await?;
         let body = frames::read_body(receive, traffic, &header).await?;
-        let reply = Reply::to(session, send, &header, share);
-        answer(session, features, reply, header, &body).await?;
+        let mut reply = Reply::to(session, send, &header, share);
+        let answered = answer(session, features, &mut reply, header, &body).await;
+        *opened = reply.opened;
+        answered?;
     }
     Ok(())
 }
@@ -150,7 +175,7 @@ async fn serve(
 async fn answer(
     session: &Arc<Session>,
     features: Features,
-    mut reply: Reply<'_>,
+    reply: &mut Reply<'_>,
     header: Header,
     body: &[u8],
 ) -> Result<(), FrameError> {
@@ -168,11 +193,12 @@ async fn answer(
         }
         Kind::List => {
             session
-                .list(message::decode::<PathRequest>(body)?.path, &mut reply)
+                .list(message::decode::<PathRequest>(body)?.path, reply)
                 .await
         }
         Kind::Open => {
             let opened = session.open(message::decode(body)?).await;
+            reply.opened = opened.as_ref().ok().map(|opened| opened.handle);
             reply.done(opened.map(|opened| message::encode(&opened))).await
         }
         Kind::Close => {
@@ -186,27 +212,23 @@ async fn answer(
             let attr = session.node(handle).and_then(|node| node.look());
             reply.done(attr.map(|attr| message::encode(&attr))).await
         }
-        Kind::Read => {
-            session
-                .read(ReadRequest::decode(body)?, features, &mut reply)
-                .await
-        }
-        Kind::Map => session.map(message::decode(body)?, features, &mut reply).await,
-        Kind::Digest => session.digest(message::decode(body)?, &mut reply).await,
+        Kind::Read => session.read(ReadRequest::decode(body)?, features, reply).await,
+        Kind::Map => session.map(message::decode(body)?, features, reply).await,
+        Kind::Digest => session.digest(message::decode(body)?, reply).await,
         Kind::Space => {
             let server = Arc::clone(&session.server);
             let space = session.blocking(move || server.backend.space()).await;
             reply.done(space.map(|space| message::encode(&space))).await
         }
         Kind::Reshape | Kind::Resize | Kind::Copy | Kind::Flush | Kind::SetAttr => {
-            answer_change(session, header.kind, body, &mut reply).await
+            answer_change(session, header.kind, body, reply).await
         }
         Kind::Finish => {
             let report = session.finish(message::decode(body)?).await;
             reply.done(report.map(|report| message::encode(&report))).await
         }
         Kind::Create | Kind::MakeFolder | Kind::Remove | Kind::Rename | Kind::FlushFolder => {
-            answer_name(session, header.kind, body, &mut reply).await
+            answer_name(session, header.kind, body, reply).await
         }
         Kind::KeepLease => {
             let HandleRequest { handle } = message::decode(body)?;
@@ -266,6 +288,7 @@ async fn answer_name(
     let done = match kind {
         Kind::Create => {
             let opened = session.create(message::decode(body)?).await;
+            reply.opened = opened.as_ref().ok().map(|opened| opened.handle);
             opened.map(|opened| message::encode(&opened))
         }
         Kind::MakeFolder => {

@@ -45,10 +45,10 @@ impl Session {
 
     pub(super) async fn remove(self: &Arc<Self>, request: RemoveRequest) -> Result<()> {
         self.may_change()?;
-        if !request.folder {
+        let key = self.operation_key(request.operation);
+        if !request.folder && !self.was_done(key) {
             self.nobody_writes(&request.path).await?;
         }
-        let key = self.operation_key(request.operation);
         let (server, session) = (Arc::clone(&self.server), self.party.session);
         self.blocking(move || remove_once(&server, key, &request, session))
             .await
@@ -56,10 +56,10 @@ impl Session {
 
     pub(super) async fn rename(self: &Arc<Self>, request: RenameRequest) -> Result<()> {
         self.may_change()?;
-        if request.mode == RenameMode::Replace {
+        let key = self.operation_key(request.operation);
+        if request.mode == RenameMode::Replace && !self.was_done(key) {
             self.nobody_writes(&request.to).await?;
         }
-        let key = self.operation_key(request.operation);
         let (server, session) = (Arc::clone(&self.server), self.party.session);
         self.blocking(move || rename_once(&server, key, &request, session))
             .await
@@ -68,6 +68,11 @@ impl Session {
     pub(super) async fn flush_folder(self: &Arc<Self>, path: NodePath) -> Result<()> {
         let server = Arc::clone(&self.server);
         self.blocking(move || server.backend.flush_folder(&path)).await
+    }
+
+    /// It is sent again, and only its outcome is asked for: by now the name may be another volume's.
+    fn was_done(&self, key: Option<OperationKey>) -> bool {
+        key.is_some_and(|key| self.server.operations.was_done(key))
     }
 
     /// `None` for a client that names no instance: nothing is remembered of it.

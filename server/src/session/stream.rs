@@ -43,8 +43,12 @@ impl Session {
     }
 
     /// True if the client has said goodbye, and will not come back. To be asked before this side closes the
-    /// connection too: then that is the reason.
+    /// connection too: then that is the reason. One that goes before it was welcomed has given up this connection and
+    /// not its mount: QUIC closes what is dropped with the code of a goodbye.
     pub(super) fn was_left(&self) -> bool {
+        if self.welcomed.get().is_none() {
+            return false;
+        }
         let reason = self.connection.close_reason();
         let reason = reason.as_ref().and_then(CloseCode::of);
         // With a text: the client closed it for a reason, and comes back.

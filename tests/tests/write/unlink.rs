@@ -102,3 +102,27 @@ fn dirty_bytes_of_a_removed_volume_leave_nothing() -> Result<()> {
         Ok(fs::read_dir(&rig.dir)?.count() == 0)
     })
 }
+
+/// The kernel knows the name for a moment longer; what is written to it is not for the volume that is gone.
+#[test]
+fn a_name_that_was_removed_at_the_server_is_made_anew() -> Result<()> {
+    let rig = empty()?;
+    for is_open in [true, false] {
+        let name = format!("volume-{is_open}");
+        let old = rig.mount.create(&name)?;
+        old.write_all_at(b"old", 0)?;
+        old.sync_all()?;
+        let kept = is_open.then_some(old);
+        fs::remove_file(rig.original(&name))?;
+        // An event of it may be on its way.
+        fs::write(rig.volume(&name), "new")?;
+        let is_there = rig.original(&name).exists();
+        ensure!(
+            is_there,
+            "it was written to the volume that is gone; open: {is_open}"
+        );
+        assert_eq!(fs::read(rig.original(&name))?, b"new", "open: {is_open}");
+        drop(kept);
+    }
+    Ok(())
+}

@@ -54,6 +54,9 @@ struct Peer {
     features: Features,
     answer: Box<Answer>,
     hello: Mutex<Option<Features>>,
+    /// Of the volume by the name `v`, and its handle.
+    birth_ns: AtomicU64,
+    closed: Mutex<Vec<u64>>,
     written: Mutex<Vec<(Option<Codec>, Vec<u8>)>>,
 }
 
@@ -66,6 +69,8 @@ impl Peer {
             features,
             answer: Box::new(answer),
             hello: Mutex::default(),
+            birth_ns: AtomicU64::new(attr().birth_ns),
+            closed: Mutex::default(),
             written: Mutex::default(),
         })
     }
@@ -105,12 +110,20 @@ impl Peer {
                     agent: "peer".to_owned(),
                 })
             }
-            Kind::Open => message::encode(&Opened {
-                handle: Handle(5),
-                attr: attr(),
-                size_max: None,
-                lease: None,
-            }),
+            Kind::Open => {
+                let birth_ns = self.birth_ns.load(Ordering::Relaxed);
+                message::encode(&Opened {
+                    handle: Handle(birth_ns),
+                    attr: Attr { birth_ns, ..attr() },
+                    size_max: None,
+                    lease: None,
+                })
+            }
+            Kind::Close => {
+                let HandleRequest { handle } = message::decode(body).unwrap();
+                self.closed.lock().push(handle.0);
+                Vec::new()
+            }
             Kind::Read => {
                 let request = ReadRequest::decode(body).unwrap();
                 let (head, payload) = (self.answer)(&request);
@@ -285,4 +298,19 @@ async fn a_server_that_lies_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Protocol, "{what}: {error}");
         assert!(session.is_closed(), "{what}");
     }
+}
+
+/// An inode is used again at once by some file systems.
+#[tokio::test]
+async fn another_volume_of_the_same_number_is_not_kept_open() {
+    let peer = Peer::new(Features::KNOWN, honest);
+    let (remote, volume) = open_volume(&peer, Compress::None).await;
+    let LinkState::Connected(session) = remote.link().state() else {
+        panic!("no session");
+    };
+    peer.birth_ns.store(8, Ordering::Relaxed);
+    session.close_unsure("for a test");
+    let error = remote.stat_open(&volume).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stale, "{error}");
+    assert_eq!(*peer.closed.lock(), [8]);
 }

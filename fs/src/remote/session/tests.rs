@@ -106,3 +106,25 @@ async fn a_welcome_that_is_none_breaks_the_protocol() {
         assert_eq!(error.kind(), ErrorKind::Protocol, "{bytes:02x?}: {error}");
     }
 }
+
+/// What lingers for the mount at the server would go.
+#[tokio::test]
+async fn an_attempt_that_is_given_up_is_no_goodbye() {
+    let server = Identity::generate();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let address = peer(&server, b"lacuna/1", move |connection| {
+        let tell = tell.clone();
+        async move {
+            let _hello = connection.accept_bi().await.unwrap();
+            tell.send(None).unwrap();
+            tell.send(Some(connection.closed().await)).unwrap();
+        }
+    });
+    let attempt = tokio::spawn(connect(address, server.id()));
+    assert!(told.recv().await.unwrap().is_none(), "it said hello");
+    attempt.abort();
+    let closed = told.recv().await.unwrap().unwrap();
+    let (code, text) = CloseCode::of(&closed).unwrap();
+    assert_eq!(code, CloseCode::Done);
+    assert!(!text.is_empty(), "without a text it is a goodbye");
+}

@@ -209,3 +209,165 @@ async fn a_name_is_not_taken_away_under_a_writer() {
     two.tell(Kind::Remove, &remove(2)).await.unwrap();
     bed.stop().await;
 }
+
+impl Bed {
+    /// Until nothing of any session is left.
+    async fn emptied(&self) {
+        while !self.server.sessions().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn to_change(name: &str) -> Vec<u8> {
+    message::encode(&OpenRequest {
+        path: path(name),
+        write: true,
+        lease: None,
+    })
+}
+
+/// As a client does: it says that it does not want the reply before it says that it asks nothing more.
+fn give_up((send, mut receive): (quinn::SendStream, quinn::RecvStream)) {
+    receive.stop(0_u32.into()).unwrap();
+    drop((receive, send));
+}
+
+/// Its client has no handle to close, and could not answer a recall either.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_that_its_client_gave_up_holds_nothing() {
+    let bed = start();
+    bed.volume("v", 10, &[]);
+    bed.volume("w", 10, &[]);
+    let (mut one, mut two) = (bed.client().await, bed.client().await);
+    let first = one.open_to_change("v").await;
+    // Given up before it is answered ...
+    let mut lane = two.connection.open_bi().await.unwrap();
+    send(&mut lane.0, &two.traffic, Kind::Open, 98, to_change("v")).await;
+    let mut events = one.connection.accept_uni().await.unwrap();
+    one.recalled(&mut events).await;
+    give_up(lane);
+    // ... and when the answer was on its way.
+    let mut lane = two.connection.open_bi().await.unwrap();
+    send(&mut lane.0, &two.traffic, Kind::Open, 99, to_change("w")).await;
+    while bed.server.leases.reports().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    give_up(lane);
+    // What was sent before this has arrived.
+    two.stat("v").await.unwrap();
+    one.close(first.handle).await;
+    let mut three = bed.client().await;
+    for name in ["v", "w"] {
+        let request = to_change(name);
+        three.ask(Kind::Open, request).await.expect("nobody writes to it");
+    }
+    while bed.server.shared.volumes.held() > 2 {
+        tokio::task::yield_now().await;
+    }
+    bed.stop().await;
+}
+
+/// A lane that is finished, or lost with its session, was not given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_whose_lane_was_finished_stays_open() {
+    let bed = start();
+    bed.volume("v", 10, &[]);
+    let mut one = bed.client().await;
+    let mut lane = one.connection.open_bi().await.unwrap();
+    send(&mut lane.0, &one.traffic, Kind::Open, 99, to_change("v")).await;
+    lane.0.finish().unwrap();
+    let (_, body) = receive(&mut lane.1, &one.traffic).await;
+    let opened: Opened = message::decode(&body).unwrap();
+    assert_eq!(lane.1.read_chunk(1, true).await, Ok(None), "the lane ends");
+    drop(lane);
+    one.write(opened.handle, &[(0, b"one")]).await.unwrap();
+    bed.stop().await;
+}
+
+/// QUIC itself closes a connection that is dropped with the code of a goodbye.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_goes_before_its_welcome_has_not_said_goodbye() {
+    let plan = Arc::new(Plan::default());
+    let bed = Bed::start_faulty(&plan);
+    bed.volume("v", 10, &[]);
+    let identity = Arc::new(Identity::generate());
+    bed.allow(&identity, Access::ReadWrite);
+    let mut older = bed.session(&identity, 1).await.unwrap();
+    let handle = older.open_to_change("v").await.handle;
+    let (go_on, gate) = std::sync::mpsc::channel();
+    plan.next(Call::Write, Fault::Wait(gate));
+    let body = write_body(handle, &[(0, b"late")]);
+    send(&mut older.lane.0, &older.traffic, Kind::Write, 9, body).await;
+    while plan.left(Call::Write) > 0 {
+        tokio::task::yield_now().await;
+    }
+    let (endpoint, connection) = bed.connect(&identity).await;
+    let given_up = connection.clone();
+    let newer = tokio::spawn({
+        let identity = Arc::clone(&identity);
+        let instance = Some(lacuna_transport::id::InstanceId([1; 16]));
+        async move {
+            Client::begin((endpoint, connection), identity, Features::KNOWN, instance)
+                .await
+                .err()
+        }
+    });
+    // The newer one waits for the write by now.
+    assert_eq!(older.closed().await.0, CloseCode::Done);
+    given_up.close(CloseCode::Done.code(), b"");
+    newer.abort();
+    let closed = |live: &Live| live.connection.close_reason().is_some();
+    while !bed.server.live.lock().values().all(closed) {
+        tokio::task::yield_now().await;
+    }
+    go_on.send(()).unwrap();
+    bed.emptied().await;
+    let mut two = bed.client().await;
+    assert_eq!(two.open_under(None).await.unwrap_err(), ErrorCode::Busy);
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_lost_while_it_opens_again_keeps_the_lease() {
+    let plan = Arc::new(Plan::default());
+    let bed = Bed::start_faulty(&plan);
+    bed.volume("v", 10, &[]);
+    bed.volume("w", 10, &[]);
+    let identity = Arc::new(Identity::generate());
+    bed.allow(&identity, Access::ReadWrite);
+    let mut one = bed.session(&identity, 1).await.unwrap();
+    let first = one.open_to_change("v").await;
+    one.connection.close(CloseCode::Done.code(), b"unsure");
+    for (instance, name, lease) in [(1, "v", first.lease), (2, "w", None)] {
+        let mut one = bed.session(&identity, instance).await.unwrap();
+        let beside = format!("beside-{name}");
+        bed.volume(&beside, 10, &[]);
+        one.open_to_change(&beside).await;
+        let (go_on, gate) = std::sync::mpsc::channel();
+        plan.next(Call::ReadyToChange, Fault::Wait(gate));
+        let request = OpenRequest {
+            path: path(name),
+            write: true,
+            lease,
+        };
+        let request = message::encode(&request);
+        send(&mut one.lane.0, &one.traffic, Kind::Open, 9, request).await;
+        while plan.left(Call::ReadyToChange) > 0 {
+            tokio::task::yield_now().await;
+        }
+        one.connection.close(CloseCode::Done.code(), b"unsure");
+        // Until the server has taken the session for lost.
+        let lingers = |report: &LeaseReport| report.volume == beside && report.lingers_secs.is_some();
+        while !bed.server.leases.reports().iter().any(lingers) {
+            tokio::task::yield_now().await;
+        }
+        go_on.send(()).unwrap();
+        bed.emptied().await;
+    }
+    let mut two = bed.client().await;
+    assert_eq!(two.open_under(None).await.unwrap_err(), ErrorCode::Busy);
+    // What it had not before is not kept for it.
+    two.open_to_change("w").await;
+    bed.stop().await;
+}

@@ -267,3 +267,27 @@ async fn a_server_that_comes_back_remembers() {
     assert_eq!(client.stat("b").await.unwrap().size, 1);
     again.stop().await;
 }
+
+/// The name may be another volume's by then, which somebody writes to.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_is_answered_again_whoever_writes_there_now() {
+    let bed = Bed::start();
+    bed.volume("v", 10, &[]);
+    bed.volume("w", 10, &[]);
+    let identity = Arc::new(Identity::generate());
+    bed.allow(&identity, Access::ReadWrite);
+    let mut one = bed.session(&identity, 1).await.unwrap();
+    let removal = remove(1, "v", false, None);
+    let renaming = rename(2, "w", "x", RenameMode::Replace);
+    one.tell(Kind::Remove, &removal).await.unwrap();
+    one.tell(Kind::Rename, &renaming).await.unwrap();
+    let mut two = bed.client().await;
+    let _: Opened = two.get(Kind::Create, &create(1, "v", true)).await.unwrap();
+    two.open_to_change("x").await;
+    let mut one = bed.session(&identity, 1).await.unwrap();
+    assert_eq!(one.tell(Kind::Remove, &removal).await, Ok(()));
+    assert_eq!(one.tell(Kind::Rename, &renaming).await, Ok(()));
+    let another = remove(3, "v", false, None);
+    assert_eq!(one.tell(Kind::Remove, &another).await, Err(ErrorCode::Busy));
+    bed.stop().await;
+}
