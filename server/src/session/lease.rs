@@ -67,6 +67,10 @@ impl Session {
                     let is_kept = asked.as_ref().is_some_and(|asked| asked.keeps != held.keeps);
                     let is_asked = asked.as_ref().is_some_and(|asked| asked.opener == held.opener);
                     if is_kept || !(is_asked || self.server.leases.recall(&held, &self.who())) {
+                        // Its session ended since it was looked at: then it is free or lingers by now.
+                        if !is_kept && held.opener.is_some() && changes.has_changed().unwrap_or(false) {
+                            continue;
+                        }
                         return Err(refusal);
                     }
                     asked = Some(held);
