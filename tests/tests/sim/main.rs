@@ -9,6 +9,7 @@ mod actor;
 mod baton;
 mod client;
 mod history;
+mod holders;
 mod host;
 mod ledger;
 mod nemesis;
@@ -46,15 +47,21 @@ fn seeds(first: u64) -> Result<()> {
         sum.operations += report.operations;
         sum.failed_operations += report.failed_operations;
         sum.faults += report.faults;
+        sum.takeovers += report.takeovers;
+        sum.fenced += report.fenced;
+        sum.rescued += report.rescued;
         sum.datagrams += report.datagrams;
         sum.datagrams_lost += report.datagrams_lost;
         sum.overtime = sum.overtime.max(report.overtime);
     }
     println!(
-        "{count} seeds: {} faults; {} calls, {} of them failed; {} datagrams, {} of them lost; at most {:?} beyond a deadline ({})",
+        "{count} seeds: {} faults; {} calls, {} of them failed; {} leases taken over, {} writers fenced, {} with losses; {} datagrams, {} of them lost; at most {:?} beyond a deadline ({})",
         sum.faults,
         sum.operations,
         sum.failed_operations,
+        sum.takeovers,
+        sum.fenced,
+        sum.rescued,
         sum.datagrams,
         sum.datagrams_lost,
         sum.overtime.0,

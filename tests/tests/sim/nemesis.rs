@@ -14,7 +14,7 @@ use crate::actor;
 use crate::host::Host;
 use crate::network::{Conditions, LATE_MS, Partition};
 use crate::storage::{CALLS, CrashPoint};
-use crate::world::Shared;
+use crate::world::{Shared, volume_path};
 
 /// Longest time that faults come.
 const RAGE_SECS: (u64, u64) = (8, 25);
@@ -42,6 +42,7 @@ pub(crate) struct Nemesis {
 /// A client process, or the pause until the next one.
 #[derive(Debug)]
 struct Process {
+    number: u8,
     address: SocketAddr,
     task: JoinHandle<()>,
 }
@@ -99,7 +100,16 @@ impl Nemesis {
         // A crash point that was armed may still be met, so this run ends here.
         self.host.kill().await;
         sleep(Duration::from_millis(1)).await;
-        self.host.start()
+        self.start_host()
+    }
+
+    fn start_host(&mut self) -> Result<()> {
+        self.host.start()?;
+        let mut ledger = self.shared.ledger.lock();
+        ledger.note("the server runs");
+        let holders = ledger.holders.iter_mut();
+        holders.for_each(|holders| holders.server_started(Instant::now()));
+        Ok(())
     }
 
     /// Ends all.
@@ -124,7 +134,11 @@ impl Nemesis {
             sleep(pause).await;
             work.await;
         });
-        Process { address, task }
+        Process {
+            number,
+            address,
+            task,
+        }
     }
 
     fn repair_what_is_over(&mut self) {
@@ -173,8 +187,9 @@ impl Nemesis {
                 self.shared.disk.set_full(true);
                 self.disk_full_until = Some(self.in_ms(200, 6000));
             }
-            86..93 => self.kill_client().await,
-            93..96 => self.move_client(),
+            86..92 => self.kill_client().await,
+            92..94 => self.move_client(),
+            94..97 => self.break_lease().await?,
             _ => {
                 self.note("the server is stopped");
                 self.host.stop().await?;
@@ -193,9 +208,7 @@ impl Nemesis {
         let pause = Duration::from_millis(self.random.between(1, longest_ms));
         sleep(pause).await;
         while self.deaths.try_recv().is_ok() {}
-        self.host.start()?;
-        self.note("the server runs");
-        Ok(())
+        self.start_host()
     }
 
     fn lose_power(&mut self) {
@@ -281,9 +294,24 @@ impl Nemesis {
         let process = &mut self.clients[client];
         self.shared.network.cut(process.address);
         process.task.abort();
+        let killed = process.number;
         // Cancelled is what it is meant to be; a panic of its own shows as a client that never ends.
         let _ = (&mut process.task).await;
+        for holders in &mut self.shared.ledger.lock().holders {
+            holders.killed(killed, Instant::now());
+        }
         let pause = self.random.between(CLIENT_DOWN_MS_MIN, 3 * CLIENT_DOWN_MS_MIN);
         self.clients[client] = self.start_client(client, Duration::from_millis(pause), true);
+    }
+
+    /// An operator gives the contested volume to whoever comes next.
+    async fn break_lease(&mut self) -> Result<()> {
+        let volume = self.shared.contested;
+        self.shared.ledger.lock().holders[volume].breaking();
+        let broken = self.host.break_lease(&volume_path(volume)?).await;
+        let mut ledger = self.shared.ledger.lock();
+        ledger.holders[volume].broke(broken, Instant::now());
+        ledger.note(&format!("the lease of v{volume} is broken: {broken}"));
+        Ok(())
     }
 }
