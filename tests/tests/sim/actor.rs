@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::client::Client;
 use crate::history::{History, TurnId, View, ZEROS};
 use crate::holders::Asked;
+use crate::ledger::Ledger;
 use crate::world::Shared;
 
 /// Whatever takes longer hangs.
@@ -146,10 +147,10 @@ impl Actor {
     }
 
     async fn step(&mut self) {
-        let volume = match self.random.below(4) {
-            0 => usize::try_from(self.random.below(u64::try_from(self.handles.len()).unwrap_or(1)))
+        let volume = match self.random.below(12) {
+            0..4 => usize::try_from(self.random.below(u64::try_from(self.handles.len()).unwrap_or(1)))
                 .unwrap_or(0),
-            1 => self.shared.contested,
+            4..7 => self.shared.contested,
             _ => self.index,
         };
         match self.random.below(100) {
@@ -292,11 +293,12 @@ impl Actor {
 
     /// Closes as close(2) does, and opens again.
     async fn reopen(&mut self, volume: usize) {
+        if let Some(to) = self.writing(volume) {
+            // Nobody else has its lease; and what cannot be sent now is sent later.
+            let _ = self.drain(volume, to.turn, to.open).await;
+            self.no_longer_writes(volume, to.turn);
+        }
         if let Some(handle) = self.handles[volume].take() {
-            if let Role::Writes(turn) = handle.role {
-                // Nobody else has its lease; and what cannot be sent now is sent later.
-                let _ = self.drain(volume, turn, handle.open).await;
-            }
             self.client.fs.close(handle.open);
             if self.random.below(2) == 0 {
                 self.client.fs.forget(handle.id, 1);
@@ -329,29 +331,47 @@ impl Actor {
         Ok(())
     }
 
-    /// Takes note of what an fsync or a close reported.
+    /// Takes note of what an fsync or a close reported: each error of the background once, and only one of those that came
+    /// together.
     fn tell(&mut self, volume: usize, result: Result<(), ErrorKind>) {
         let Some(handle) = self.handles[volume].as_mut() else {
             return;
         };
-        if result != Err(ErrorKind::Fenced) {
-            return;
-        }
-        if handle.told == Told::Yes {
-            let text = format!("c{} is told twice what it lost of v{volume}", self.index);
-            self.shared.ledger.lock().violation(text);
-        }
-        handle.told = Told::Yes;
+        handle.told = match (handle.told, result) {
+            (told, Ok(())) => told,
+            (Told::Yes, Err(ErrorKind::Fenced)) => {
+                let text = format!("c{} is told twice what it lost of v{volume}", self.index);
+                self.shared.ledger.lock().violation(text);
+                Told::Yes
+            }
+            (_, Err(ErrorKind::Fenced)) | (Told::Yes, Err(_)) => Told::Yes,
+            (_, Err(_)) => Told::Perhaps,
+        };
     }
 
     /// An fsync or a close succeeded. Once a loss was reported, that says nothing of what was before.
     fn saved(&self, volume: usize, reached: impl FnOnce(&mut History) -> Result<(), String>) {
-        if self.handles[volume].as_ref().is_none_or(|handle| handle.told != Told::No) {
+        let Some(told) = self.handles[volume].as_ref().map(|handle| handle.told) else {
             return;
-        }
+        };
         let mut ledger = self.shared.ledger.lock();
-        let checked = reached(&mut ledger.volumes[volume]);
-        ledger.expect(&format!("c{} v{volume}", self.index), checked);
+        if told == Told::No || (told == Told::Perhaps && self.is_certain(&ledger, volume)) {
+            let checked = reached(&mut ledger.volumes[volume]);
+            ledger.expect(&format!("c{} v{volume}", self.index), checked);
+        }
+    }
+
+    /// True if nobody else can write to a volume now. Whatever happens to the lease of its own one, nobody does.
+    fn is_certain(&self, ledger: &Ledger, volume: usize) -> bool {
+        volume == self.index || ledger.holders[volume].is_certain(self.process)
+    }
+
+    /// A volume is about to be closed.
+    fn no_longer_writes(&self, volume: usize, turn: TurnId) {
+        let in_order = *self.shared.calm.borrow() && self.client.is_connected();
+        let mut ledger = self.shared.ledger.lock();
+        let saved = !ledger.volumes[volume].is_dirty(turn);
+        ledger.holders[volume].closed(self.process, saved, in_order, Instant::now());
     }
 
     /// Closes without a word to the server of what is left to send.

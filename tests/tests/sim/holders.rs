@@ -65,6 +65,8 @@ pub(crate) struct Holders {
     by_process: BTreeMap<u8, Holder>,
     /// While it is being broken: those who had it for sure when that began.
     breaking: Option<Vec<u8>>,
+    /// When it had been broken last.
+    broken: Option<Instant>,
     /// How often it went to another process while the one before had not let go.
     pub(crate) takeovers: u64,
 }
@@ -76,6 +78,7 @@ impl Holders {
             server_started: now,
             by_process: BTreeMap::new(),
             breaking: None,
+            broken: None,
             takeovers: 0,
         }
     }
@@ -145,8 +148,10 @@ impl Holders {
             }
             holder.doubted = true;
         }
+        // What began before it was broken may have been made before, too.
+        let lasts = self.breaking.is_none() && self.broken.is_none_or(|broken| begun > broken);
         let holder = self.by_process.entry(process).or_default();
-        (holder.change, holder.doubted, holder.lost) = (Some(begun), self.breaking.is_some(), None);
+        (holder.change, holder.doubted, holder.lost) = (lasts.then_some(begun), false, None);
         self.takeovers += u64::from(!earlier.is_empty());
         // It is kept for who made use of it and has not let go.
         match earlier.iter().find(|(_, change)| now < *change + self.lease_time) {
@@ -195,12 +200,16 @@ impl Holders {
     }
 
     pub(crate) fn killed(&mut self, process: u8, now: Instant) {
-        if let Some(holder) = self.by_process.get_mut(&process) {
-            holder.asks = false;
-            if holder.stake == Some(Stake::Kept) {
-                let at = now;
-                holder.stake = Some(Stake::LetGo { at, in_order: false });
-            }
+        let Some(holder) = self.by_process.get_mut(&process) else {
+            return;
+        };
+        let asked = std::mem::take(&mut holder.asks);
+        if asked {
+            holder.granted_late = Some(now + GRANTED_LATE);
+        }
+        if asked || holder.stake == Some(Stake::Kept) {
+            let at = if asked { now + GRANTED_LATE } else { now };
+            holder.stake = Some(Stake::LetGo { at, in_order: false });
         }
     }
 
@@ -216,6 +225,7 @@ impl Holders {
 
     /// It was broken, or nobody had it.
     pub(crate) fn broke(&mut self, broken: bool, now: Instant) {
+        self.broken = Some(now);
         for process in self.breaking.take().into_iter().flatten().filter(|_| broken) {
             if let Some(holder) = self.by_process.get_mut(&process).filter(|holder| holder.change.is_none()) {
                 holder.lost = Some(now);
@@ -228,3 +238,6 @@ impl Holders {
         others.filter(move |(other, _)| **other != process).map(|(_, holder)| holder)
     }
 }
+
+#[cfg(test)]
+mod tests;

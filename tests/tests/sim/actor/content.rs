@@ -1,6 +1,7 @@
 //! Calls on the content of volumes.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use lacuna::error::{ErrorKind, Result};
 use lacuna::file_system::OpenId;
@@ -136,9 +137,10 @@ impl Actor {
         if written.is_ok() && reach != Reach::Here {
             self.changed(to, begun);
         }
-        if written == Err(ErrorKind::Fenced)
+        if written.is_err()
             && reach != Reach::Here
-            && let Some(handle) = &mut self.handles[to.volume]
+            && let Some(handle) = self.handles[to.volume].as_mut()
+            && handle.told == Told::No
         {
             handle.told = Told::Perhaps;
         }
@@ -258,13 +260,13 @@ impl Actor {
     }
 
     pub(super) fn check(&mut self, volume: usize, cells: &Range<usize>, tags: &[Tag]) {
+        let shared = Arc::clone(&self.shared);
+        let mut ledger = shared.ledger.lock();
+        let certain = self.is_certain(&ledger, volume);
         let Some(handle) = &mut self.handles[volume] else {
             return;
         };
-        let mut ledger = self.shared.ledger.lock();
         let who = format!("c{} reads v{volume}", self.index);
-        // Whatever happens to the lease of its own volume, nobody else writes to that.
-        let certain = volume == self.index || ledger.holders[volume].is_certain(self.process);
         for (cell, tag) in cells.clone().zip(tags) {
             let checked = handle.role.check(&ledger.volumes[volume], cell, *tag, certain);
             ledger.expect(&who, checked);
@@ -289,11 +291,11 @@ impl Actor {
         } else {
             self.seek_holes(volume, open, whole.end()).await
         };
-        let Some(handle) = &mut self.handles[volume] else {
+        let Some(handle) = &self.handles[volume] else {
             return;
         };
         let mut ledger = self.shared.ledger.lock();
-        let certain = volume == self.index || ledger.holders[volume].is_certain(self.process);
+        let certain = self.is_certain(&ledger, volume);
         for hole in holes {
             let cell_of = |bytes: u64| usize::try_from(bytes).unwrap_or(0) / CELL_BYTES;
             for cell in cell_of(hole.start())..cell_of(hole.end()).min(all) {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::content::Writing;
 use super::{Actor, Limit, RETRY_PAUSE};
 use crate::client::RESCUE_BYTES_MAX;
-use crate::history::{CELL_BYTES, Tag, tag_of};
+use crate::history::{CELL_BYTES, Tag, ZEROS, tag_of};
 use crate::world::volume_path;
 
 /// Tries of a flush that fails for another reason.
@@ -97,7 +97,8 @@ fn look_into(report: &RescueReport, lost: &[(usize, Vec<Tag>)]) -> Result<(), St
         let tag = tag_of(*cell, &bytes)?;
         let range = ByteRange::at_saturating(at, u64::try_from(CELL_BYTES).unwrap_or(0));
         let named: u64 = changes.iter().map(|change| change.intersect(range).len()).sum();
-        if !tags.contains(&tag) || named != range.len() {
+        // A hole where there was one is no change.
+        if !tags.contains(&tag) || (tag != ZEROS && named != range.len()) {
             return Err(format!(
                 "cell {cell} had one of {tags:?}, and is rescued as {tag}, {named} bytes of it"
             ));

@@ -28,7 +28,7 @@ impl Actor {
             None => {
                 self.take(volume).await;
             }
-            Some(Role::Writes(_)) if self.random.below(12) == 0 => self.let_go(volume).await,
+            Some(Role::Writes(_)) if self.random.below(20) == 0 => self.let_go(volume).await,
             Some(Role::Writes(_)) => {
                 let result = self.writer_step(volume).await;
                 if result == Err(ErrorKind::Fenced) {
@@ -110,11 +110,8 @@ impl Actor {
         if drained == Err(ErrorKind::Fenced) && !self.shared.ledger.lock().volumes[volume].is_over(to.turn) {
             return self.fenced(volume).await;
         }
+        self.no_longer_writes(volume, to.turn);
         self.shut(volume);
-        let in_order = *self.shared.calm.borrow() && self.client.is_connected();
-        let mut ledger = self.shared.ledger.lock();
-        let saved = !ledger.volumes[volume].is_dirty(to.turn);
-        ledger.holders[volume].closed(self.process, saved, in_order, Instant::now());
     }
 
     /// All is well again: has what it wrote to the contested volume saved, if it has it, and lets it go.
