@@ -324,7 +324,9 @@ impl Actor {
         let then = self.shared.ledger.lock().volumes[volume].sure(turn);
         let data_only = self.random.below(2) == 0;
         let flushed = self.client.fs.flush(open, data_only);
-        let flushed = self.timed(&format!("fsync v{volume}"), Limit::GoesOn, flushed).await;
+        let flushed = self
+            .timed(&format!("fsync v{volume}"), Limit::GoesOn, flushed)
+            .await;
         self.tell(volume, flushed);
         flushed?;
         self.saved(volume, |history| history.reached_disk(&then));

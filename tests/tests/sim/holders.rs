@@ -129,10 +129,14 @@ impl Holders {
         let kept = match holder.stake {
             None => false,
             Some(Stake::Kept) => true,
-            Some(Stake::LetGo { at: then, in_order: true }) => at <= then + MARGIN,
-            Some(Stake::LetGo { at: then, in_order: false }) => {
-                at <= then.max(self.server_started) + IDLE_TIMEOUT + self.lease_time + MARGIN
-            }
+            Some(Stake::LetGo {
+                at: then,
+                in_order: true,
+            }) => at <= then + MARGIN,
+            Some(Stake::LetGo {
+                at: then,
+                in_order: false,
+            }) => at <= then.max(self.server_started) + IDLE_TIMEOUT + self.lease_time + MARGIN,
         };
         kept || holder.asks
     }
@@ -157,7 +161,9 @@ impl Holders {
         match earlier.iter().find(|(_, change)| now < *change + self.lease_time) {
             Some((other, change)) => {
                 let since = now.duration_since(*change);
-                Err(format!("got the lease {since:?} after process {other} made use of it"))
+                Err(format!(
+                    "got the lease {since:?} after process {other} made use of it"
+                ))
             }
             None => Ok(()),
         }
@@ -227,7 +233,11 @@ impl Holders {
     pub(crate) fn broke(&mut self, broken: bool, now: Instant) {
         self.broken = Some(now);
         for process in self.breaking.take().into_iter().flatten().filter(|_| broken) {
-            if let Some(holder) = self.by_process.get_mut(&process).filter(|holder| holder.change.is_none()) {
+            if let Some(holder) = self
+                .by_process
+                .get_mut(&process)
+                .filter(|holder| holder.change.is_none())
+            {
                 holder.lost = Some(now);
             }
         }
@@ -235,7 +245,9 @@ impl Holders {
 
     fn others(&mut self, process: u8) -> impl Iterator<Item = &mut Holder> {
         let others = self.by_process.iter_mut();
-        others.filter(move |(other, _)| **other != process).map(|(_, holder)| holder)
+        others
+            .filter(move |(other, _)| **other != process)
+            .map(|(_, holder)| holder)
     }
 }
 

@@ -26,7 +26,7 @@ use self::world::Report;
 /// Seeds of one test; there are two, so that two processors have something to do.
 const SEEDS: u64 = 500;
 /// An injected bug is found in so many seeds at most.
-const BUG_SEEDS_MAX: u64 = 60;
+const BUG_SEEDS_MAX: u64 = 100;
 
 fn explain(seed: u64, report: &Report) -> String {
     format!(

@@ -38,7 +38,11 @@ impl Actor {
         self.check_rescue(to, &lost).await;
         self.shared.ledger.lock().volumes[volume].over(to.turn);
         let late = self.client.fs.write(to.open, 0, &[0; CELL_BYTES], Reach::Here);
-        if self.timed("write after a fence", Limit::GoesOn, late).await.is_ok() {
+        if self
+            .timed("write after a fence", Limit::GoesOn, late)
+            .await
+            .is_ok()
+        {
             let text = format!("{who} takes a write after it was fenced");
             self.shared.ledger.lock().violation(text);
         }
@@ -112,8 +116,7 @@ fn open(path: &Path) -> anyhow::Result<(File, Vec<ByteRange>)> {
     let notes: serde_json::Value = serde_json::from_slice(&std::fs::read(path.with_extension("json"))?)?;
     let number = |change: &serde_json::Value, name: &str| change[name].as_u64().context("a number");
     let changes = notes["changes"].as_array().context("changes")?.iter();
-    let changes = changes.map(|change| {
-        ByteRange::new(number(change, "start")?, number(change, "end")?).context("a range")
-    });
+    let changes = changes
+        .map(|change| ByteRange::new(number(change, "start")?, number(change, "end")?).context("a range"));
     Ok((File::open(path)?, changes.collect::<anyhow::Result<_>>()?))
 }

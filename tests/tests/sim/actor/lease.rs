@@ -89,7 +89,9 @@ impl Actor {
         let begun = Instant::now();
         let range = Self::range(&self.place_of_blocks());
         let reserved = self.client.fs.reshape(to.open, Reshape::Allocate, range, false);
-        let claimed = self.timed(&format!("claim v{volume}"), Limit::GoesOn, reserved).await;
+        let claimed = self
+            .timed(&format!("claim v{volume}"), Limit::GoesOn, reserved)
+            .await;
         let mut ledger = self.shared.ledger.lock();
         if claimed.is_ok() {
             ledger.volumes[volume].claimed(turn);

@@ -195,7 +195,11 @@ impl History {
     /// For each cell that was changed for sure after the lease had ended, what the process last put there: one of these.
     pub(crate) fn lost(&self, turn: TurnId) -> Vec<(usize, Vec<Tag>)> {
         let late = &self.turns[turn.0].late;
-        let of = |cell: usize| late.iter().filter(move |(of, _)| *of == cell).map(|(_, version)| version);
+        let of = |cell: usize| {
+            late.iter()
+                .filter(move |(of, _)| *of == cell)
+                .map(|(_, version)| version)
+        };
         let tags = |cell: usize| {
             let versions: Vec<_> = of(cell).collect();
             let last = versions.iter().rposition(|version| version.is_sure())?;

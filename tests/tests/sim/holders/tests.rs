@@ -56,7 +56,10 @@ fn one_that_has_it_is_certain_until_another_may_get_it() {
     bed.asks(TWO, Asked::Unknown, 3).unwrap();
     assert!(!bed.holders.is_certain(ONE));
     bed.claims(ONE, 4).unwrap();
-    assert!(!bed.holders.is_certain(ONE), "what nobody waits for may still be granted");
+    assert!(
+        !bed.holders.is_certain(ONE),
+        "what nobody waits for may still be granted"
+    );
     bed.claims(ONE, 60).unwrap();
     assert!(bed.holders.is_certain(ONE));
 }
