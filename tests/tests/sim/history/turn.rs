@@ -9,7 +9,7 @@
 //!
 //! What a writer found when its turn began is what the volume has: no change of an earlier turn comes after.
 
-use super::{Floors, History, Outcome, Tag, Version, raise};
+use super::{Floors, History, Outcome, Tag, Version, ZEROS, raise};
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +146,9 @@ impl History {
 
     fn check_saved(&self, then: &Saved, place: &str) -> Result<(), String> {
         let late = &self.turns[then.turn.0].late[..then.late];
-        match late.iter().find(|(_, version)| version.is_sure()) {
+        // A hole where the writer knows of one is no change, and nothing that can be lost.
+        let is_data = |version: &Version| version.is_sure() && version.tag != ZEROS;
+        match late.iter().find(|(_, version)| is_data(version)) {
             Some((cell, version)) => Err(format!(
                 "{place} is said to have {} in cell {cell}, which was written under a lease that had ended",
                 version.tag
@@ -204,6 +206,7 @@ impl History {
             let versions: Vec<_> = of(cell).collect();
             let last = versions.iter().rposition(|version| version.is_sure())?;
             let from = versions[last..].iter().filter(|version| version.may_be());
+            from.clone().find(|version| version.tag != ZEROS)?;
             Some((cell, from.map(|version| version.tag).collect()))
         };
         (0..self.cells()).filter_map(tags).collect()
