@@ -296,17 +296,21 @@ impl<R: Remote> FileSystem<R> {
 
     pub async fn read(&self, open: OpenId, wanted: ByteRange) -> Result<Gathered> {
         let open = self.open_volume(open)?;
-        self.look_first(&open.volume).await?;
-        open.check_locks()?;
-        open.volume.read(&open.readahead, wanted).await
+        let reading = async {
+            open.check_locks()?;
+            open.volume.read(&open.readahead, wanted).await
+        };
+        self.looking_first("read", &open.volume, reading).await
     }
 
     /// Reads past the client's cache.
     pub async fn read_direct(&self, open: OpenId, wanted: ByteRange) -> Result<Gathered> {
         let open = self.open_volume(open)?;
-        self.look_first(&open.volume).await?;
-        open.check_locks()?;
-        open.volume.read_direct(wanted).await
+        let reading = async {
+            open.check_locks()?;
+            open.volume.read_direct(wanted).await
+        };
+        self.looking_first("read", &open.volume, reading).await
     }
 
     /// Seeks in what is known of the map.
@@ -326,8 +330,8 @@ impl<R: Remote> FileSystem<R> {
             let laundered = self.shared.notices.launder(open.volume.id());
             self.within(("lseek", &open.volume.path()), laundered).await?;
         }
-        self.look_first(&open.volume).await?;
-        open.volume.seek(from, whence).await
+        let seeking = open.volume.seek(from, whence);
+        self.looking_first("lseek", &open.volume, seeking).await
     }
 
     /// The extents of `range`, in order and without gaps, cut at the end of the volume; at most `count_max`.

@@ -110,18 +110,26 @@ impl<R: Remote> FileSystem<R> {
         }
     }
 
-    /// After a reconnect a volume is looked at before anything that is known of it counts, if the server can be
-    /// asked. What is gone at the server is still what it was.
-    pub(super) async fn look_first(&self, volume: &Arc<Volume<R>>) -> Result<()> {
+    /// Does what relies on what is known of a volume. After a reconnect the volume is looked at first, if the server can
+    /// be asked; then one deadline is for both. What is gone at the server is still what it was.
+    pub(super) async fn looking_first<T>(
+        &self,
+        what: &'static str,
+        volume: &Arc<Volume<R>>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         if !volume.is_due() {
-            return Ok(());
+            return work.await;
         }
         let path = volume.path();
         let known = || Some(Ok(()));
-        match self.told_or_known(("look", &path), known, volume.resync()).await {
-            Err(error) if !matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound) => Err(error),
-            _ => Ok(()),
-        }
+        let both = async {
+            match self.told_or_known(("look", &path), known, volume.resync()).await {
+                Err(error) if !matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound) => Err(error),
+                _ => work.await,
+            }
+        };
+        self.within((what, &path), both).await
     }
 }
 

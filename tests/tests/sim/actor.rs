@@ -1,8 +1,10 @@
-//! One client and what it does: random calls on its own volume, which it alone writes, and on those of others, each
-//! checked against what may be seen.
+//! One client and what it does: random calls on its own volume, which it alone writes, on one that all write to, and on
+//! those of others, each checked against what may be seen.
 
 mod content;
 mod end;
+mod fenced;
+mod lease;
 mod names;
 
 use std::net::SocketAddr;
@@ -19,7 +21,9 @@ use lacuna_transport::path::NodeName;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::Client;
-use crate::history::View;
+use crate::history::{History, TurnId, View, ZEROS};
+use crate::holders::Asked;
+use crate::ledger::Ledger;
 use crate::world::Shared;
 
 /// Whatever takes longer hangs.
@@ -46,17 +50,40 @@ enum Limit {
 struct Handle {
     open: OpenId,
     id: NodeId,
-    /// What was seen through it; `None`: its own volume, of which it knows everything.
-    view: Option<View>,
+    role: Role,
+    /// What was lost with the lease: reported, or perhaps so.
+    told: Told,
+}
+
+/// An error of a background write is reported once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Told {
+    #[default]
+    No,
+    Perhaps,
+    Yes,
+}
+
+/// What a handle is for.
+#[derive(Debug)]
+enum Role {
+    Writes(TurnId),
+    /// With what was seen through it.
+    Reads(View),
+    /// All is over: what there is to see is known.
+    Looks,
 }
 
 #[derive(Debug)]
 struct Actor {
     shared: Arc<Shared>,
     index: usize,
+    process: u8,
     client: Client,
     random: Random,
     handles: Vec<Option<Handle>>,
+    /// Its own volume is its own, however often it is opened.
+    own_turn: Option<TurnId>,
     names: Vec<NodeName>,
 }
 
@@ -70,23 +97,28 @@ pub(crate) async fn live(
 ) {
     let client = loop {
         let person = &shared.people[index];
-        match Client::connect(&shared.network, address, process, person, shared.server).await {
+        let rescue = shared.rescue.path().join(process.to_string());
+        match Client::connect(&shared.network, address, process, person, shared.server, rescue).await {
             Ok(client) => break client,
             Err(error) => shared.ledger.lock().note(&format!("c{index} connect: {error}")),
         }
         sleep(RETRY_PAUSE).await;
     };
-    let handles = (0..shared.people.len()).map(|_| None).collect();
+    let handles = (0..=shared.contested).map(|_| None).collect();
     let mut actor = Actor {
         shared,
         index,
+        process,
         client,
         random,
         handles,
+        own_turn: None,
         names: Vec::new(),
     };
     if again {
         actor.recover().await;
+    } else {
+        actor.begin_own();
     }
     while !*actor.shared.calm.borrow() {
         actor.think().await;
@@ -96,6 +128,18 @@ pub(crate) async fn live(
 }
 
 impl Actor {
+    /// Its own volume was never written by anybody.
+    fn begin_own(&mut self) {
+        let mut ledger = self.shared.ledger.lock();
+        let history = &mut ledger.volumes[self.index];
+        let turn = history.begin_turn(self.process);
+        let nothing = vec![ZEROS; history.cells()];
+        let begun = history.established(turn, &nothing);
+        ledger.expect("the start", begun);
+        drop(ledger);
+        self.own_turn = Some(turn);
+    }
+
     async fn think(&mut self) {
         let longest_ms = [1, 40, 150, 1500][usize::try_from(self.random.below(4)).unwrap_or(0)];
         let pause = self.random.between(0, longest_ms);
@@ -103,25 +147,43 @@ impl Actor {
     }
 
     async fn step(&mut self) {
-        let volume = match self.random.below(3) {
-            0 => usize::try_from(self.random.below(u64::try_from(self.handles.len()).unwrap_or(1)))
+        let volume = match self.random.below(12) {
+            0..4 => usize::try_from(self.random.below(u64::try_from(self.handles.len()).unwrap_or(1)))
                 .unwrap_or(0),
+            4..7 => self.shared.contested,
             _ => self.index,
         };
         match self.random.below(100) {
             0..8 => return self.name_step().await,
+            _ if volume == self.shared.contested => return self.contested_step().await,
             8..14 => return self.reopen(volume).await,
             _ => {}
         }
-        if self.handles[volume].is_none() && !self.open(volume).await {
+        if self.handles[volume].is_none() && self.open(volume, self.access(volume)).await.is_err() {
             return;
         }
         if volume == self.index {
-            self.own_step().await;
-        } else if self.random.below(3) > 0 {
+            // Nobody else has its lease.
+            let _ = self.writer_step(volume).await;
+        } else {
+            self.reader_step(volume).await;
+        }
+    }
+
+    pub(super) async fn reader_step(&mut self, volume: usize) {
+        if self.random.below(3) > 0 {
             self.read(volume).await;
         } else {
             self.look_at_map(volume).await;
+        }
+    }
+
+    /// What a volume is opened for that is not contested.
+    fn access(&self, volume: usize) -> Access {
+        if volume == self.index {
+            Access::ReadWrite
+        } else {
+            Access::Read
         }
     }
 
@@ -169,56 +231,156 @@ impl Actor {
         NodeName::new(text.as_bytes()).expect("a short name without a slash")
     }
 
-    /// Finds a volume and opens it; false if it could not be.
-    async fn open(&mut self, volume: usize) -> bool {
+    /// Finds a volume and opens it.
+    async fn open(&mut self, volume: usize, access: Access) -> Result<(), ErrorKind> {
         let opening = self.shared.ledger.lock().volumes[volume].opening();
-        let own = volume == self.index;
-        let access = if own { Access::ReadWrite } else { Access::Read };
         let name = Self::name(&format!("v{volume}"));
         let fs = &self.client.fs;
-        let found = self
-            .timed("lookup", Limit::Deadline, fs.lookup(NodeId::ROOT, &name))
-            .await;
-        let Ok(attr) = found else { return false };
-        let what = format!("open v{volume}");
-        let opened = self.timed(&what, Limit::Deadline, fs.open(attr.id, access)).await;
-        let Ok((open, _)) = opened else {
-            fs.forget(attr.id, 1);
-            return false;
+        let found = self.timed("lookup", Limit::Deadline, fs.lookup(NodeId::ROOT, &name));
+        let id = found.await?.id;
+        let opened = match access {
+            Access::Read => self.opened(volume, fs.open(id, access)).await,
+            Access::ReadWrite => self.asked(volume, id, fs.open(id, access)).await,
         };
-        let view = self.shared.ledger.lock().volumes[volume].view(&opening);
+        let open = opened.inspect_err(|_| fs.forget(id, 1))?;
+        let mut ledger = self.shared.ledger.lock();
+        let history = &mut ledger.volumes[volume];
+        let role = match (access, self.own_turn.filter(|_| volume == self.index)) {
+            (Access::Read, _) => Role::Reads(history.view(self.process, &opening)),
+            (Access::ReadWrite, Some(turn)) => Role::Writes(turn),
+            (Access::ReadWrite, None) => Role::Writes(history.begin_turn(self.process)),
+        };
+        drop(ledger);
         self.handles[volume] = Some(Handle {
             open,
-            id: attr.id,
-            view: (!own).then_some(view),
+            id,
+            role,
+            told: Told::No,
         });
-        true
+        Ok(())
+    }
+
+    async fn opened(
+        &self,
+        volume: usize,
+        opening: impl Future<Output = Result<(OpenId, bool)>>,
+    ) -> Result<OpenId, ErrorKind> {
+        let what = format!("open v{volume}");
+        Ok(self.timed(&what, Limit::Deadline, opening).await?.0)
+    }
+
+    /// An opening for writing: a process may have the lease from its beginning on.
+    async fn asked(
+        &self,
+        volume: usize,
+        id: NodeId,
+        opening: impl Future<Output = Result<(OpenId, bool)>>,
+    ) -> Result<OpenId, ErrorKind> {
+        let begun = Instant::now();
+        self.shared.ledger.lock().holders[volume].asks(self.process);
+        let _asking = self.shared.disk.client_asks(id);
+        let opened = self.opened(volume, opening).await;
+        let asked = match opened {
+            Ok(_) => Asked::Opened,
+            Err(ErrorKind::Busy) => Asked::Busy,
+            Err(_) => Asked::Unknown,
+        };
+        let mut ledger = self.shared.ledger.lock();
+        let checked = ledger.holders[volume].asked(self.process, asked, (begun, Instant::now()));
+        ledger.expect(&format!("c{} opens v{volume}", self.index), checked);
+        opened
     }
 
     /// Closes as close(2) does, and opens again.
     async fn reopen(&mut self, volume: usize) {
+        if let Some(to) = self.writing(volume) {
+            // Nobody else has its lease; and what cannot be sent now is sent later.
+            let _ = self.drain(volume, to.turn, to.open).await;
+            self.no_longer_writes(volume, to.turn);
+        }
         if let Some(handle) = self.handles[volume].take() {
-            self.drain(volume, handle.open).await;
             self.client.fs.close(handle.open);
             if self.random.below(2) == 0 {
                 self.client.fs.forget(handle.id, 1);
             }
         }
-        self.open(volume).await;
+        // It is tried again by the next step.
+        let _ = self.open(volume, self.access(volume)).await;
     }
 
     /// Every dirty byte to the server.
-    async fn drain(&self, volume: usize, open: OpenId) {
-        let then = self.shared.ledger.lock().volumes[volume].sure();
-        let drained = self
-            .timed(
-                &format!("close v{volume}"),
-                Limit::GoesOn,
-                self.client.fs.drain(open),
-            )
+    async fn drain(&mut self, volume: usize, turn: TurnId, open: OpenId) -> Result<(), ErrorKind> {
+        let then = self.shared.ledger.lock().volumes[volume].sure(turn);
+        let what = format!("close v{volume}");
+        let drained = self.timed(&what, Limit::GoesOn, self.client.fs.drain(open)).await;
+        self.tell(volume, drained);
+        drained?;
+        self.saved(volume, |history| history.reached_server(&then));
+        Ok(())
+    }
+
+    /// Every change to the disk.
+    async fn flush(&mut self, volume: usize, turn: TurnId, open: OpenId) -> Result<(), ErrorKind> {
+        let then = self.shared.ledger.lock().volumes[volume].sure(turn);
+        let data_only = self.random.below(2) == 0;
+        let flushed = self.client.fs.flush(open, data_only);
+        let flushed = self
+            .timed(&format!("fsync v{volume}"), Limit::GoesOn, flushed)
             .await;
-        if drained.is_ok() && volume == self.index {
-            self.shared.ledger.lock().volumes[volume].reached_server(&then);
+        self.tell(volume, flushed);
+        flushed?;
+        self.saved(volume, |history| history.reached_disk(&then));
+        Ok(())
+    }
+
+    /// Takes note of what an fsync or a close reported: each error of the background once, and only one of those that came
+    /// together.
+    fn tell(&mut self, volume: usize, result: Result<(), ErrorKind>) {
+        let Some(handle) = self.handles[volume].as_mut() else {
+            return;
+        };
+        handle.told = match (handle.told, result) {
+            (told, Ok(())) => told,
+            (Told::Yes, Err(ErrorKind::Fenced)) => {
+                let text = format!("c{} is told twice what it lost of v{volume}", self.index);
+                self.shared.ledger.lock().violation(text);
+                Told::Yes
+            }
+            (_, Err(ErrorKind::Fenced)) | (Told::Yes, Err(_)) => Told::Yes,
+            (_, Err(_)) => Told::Perhaps,
+        };
+    }
+
+    /// An fsync or a close succeeded. Once a loss was reported, that says nothing of what was before.
+    fn saved(&self, volume: usize, reached: impl FnOnce(&mut History) -> Result<(), String>) {
+        let Some(told) = self.handles[volume].as_ref().map(|handle| handle.told) else {
+            return;
+        };
+        let mut ledger = self.shared.ledger.lock();
+        if told == Told::No || (told == Told::Perhaps && self.is_certain(&ledger, volume)) {
+            let checked = reached(&mut ledger.volumes[volume]);
+            ledger.expect(&format!("c{} v{volume}", self.index), checked);
+        }
+    }
+
+    /// True if nobody else can write to a volume now. Whatever happens to the lease of its own one, nobody does.
+    fn is_certain(&self, ledger: &Ledger, volume: usize) -> bool {
+        volume == self.index || ledger.holders[volume].is_certain(self.process)
+    }
+
+    /// A volume is about to be closed.
+    fn no_longer_writes(&self, volume: usize, turn: TurnId) {
+        let in_order = *self.shared.calm.borrow() && self.client.is_connected();
+        let mut ledger = self.shared.ledger.lock();
+        let saved = !ledger.volumes[volume].is_dirty(turn);
+        ledger.holders[volume].closed(self.process, saved, in_order, Instant::now());
+    }
+
+    /// Closes without a word to the server of what is left to send.
+    fn shut(&mut self, volume: usize) {
+        if let Some(handle) = self.handles[volume].take() {
+            self.client.fs.close(handle.open);
+            self.client.fs.forget(handle.id, 1);
         }
     }
 }

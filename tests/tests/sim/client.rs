@@ -1,6 +1,7 @@
 //! A client process: the real link, session and file system, without a kernel in front.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ use crate::network::Network;
 /// Small, so that blocks are evicted and fetched again.
 const CACHE_BYTES: u64 = 256 << 10;
 const DIRTY_BYTES: u64 = 128 << 10;
+
+/// All that a client can have to rescue of one volume: what it may keep before it is flushed.
+pub(crate) const RESCUE_BYTES_MAX: u64 = DIRTY_BYTES;
 
 /// Who a client is, over all its processes.
 #[derive(Debug)]
@@ -56,6 +60,7 @@ impl Client {
         process: u8,
         person: &Person,
         server: Server,
+        rescue: PathBuf,
     ) -> Result<Self> {
         let socket = network.bind(address);
         let endpoint = endpoint::client_over(socket, [process; 32])
@@ -79,6 +84,7 @@ impl Client {
         };
         let remote = QuicRemote::new(Arc::clone(&link));
         let fs = Arc::new(FileSystem::new(remote, NodePath::root(), settings));
+        fs.shared().rescue.keep_in(rescue);
         let mut background = JoinSet::new();
         background.spawn(follow(Arc::clone(&fs), events));
         background.spawn(tend(Arc::clone(&fs)));

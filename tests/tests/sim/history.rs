@@ -1,29 +1,29 @@
 //! What may be read of one volume: every value each cell ever had, and how old a value may be. Pure.
 //!
-//! A volume has one writer at a time, so the values of a cell are in order. A value is *sure* once the writer was told
-//! that it is there; a change whose outcome nobody knows is not. Two floors rise with what the writer is told: what the
-//! server has (close), and what is on its disk (fsync). A power loss of the server takes the first back to the second,
-//! until the writer has sent it again.
+//! A volume has one writer at a time, so the values of a cell are in order: those of one *turn* after those of the one
+//! before, see [`turn`]. A value is *sure* once its writer was told that it is there; a change whose outcome nobody knows
+//! is not. Two floors rise with what writers are told: what the server has (close), and what is on its disk (fsync). A
+//! power loss of the server takes the first back to the second, until the writer has sent it again.
+//!
+//! Who may write is not decided here but by `holders`: a writer that knows for certain that it has the lease sees its
+//! own values and no others.
+
+mod cell;
+mod turn;
 
 use std::ops::Range;
 
-/// The unit of the model: a quarter of a block of the server's disk.
-pub(crate) const CELL_BYTES: usize = 1024;
-/// Cells of a unit that the server's disk keeps, loses or frees as one.
-pub(crate) const BLOCK_CELLS: usize = 4;
-
-/// Names one change; what it puts into a cell follows from it and the cell. 0 stands for zeros.
-pub(crate) type Tag = u64;
-/// The zeros of what was never written, or was punched.
-pub(crate) const ZEROS: Tag = 0;
-
-/// Bits of a word that hold the tag; the cell's number is above them.
-const TAG_BITS: u32 = 40;
+pub(crate) use self::cell::{BLOCK_CELLS, CELL_BYTES, Tag, ZEROS, fill, tag_of};
+use self::turn::Turn;
+pub(crate) use self::turn::TurnId;
 
 #[derive(Clone, Copy, Debug)]
 struct Version {
     tag: Tag,
-    sure: bool,
+    turn: TurnId,
+    outcome: Outcome,
+    /// It was found by who began to write, as this earlier version.
+    found_as: Option<usize>,
 }
 
 /// How a change ended for who made it.
@@ -42,6 +42,8 @@ pub(crate) struct Floors(Vec<usize>);
 /// What one reader has seen through one handle.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
+    /// Its process, which also sees what it wrote and could not send yet.
+    process: u8,
     floors: Floors,
     /// The power losses when it was opened: after another one it may see older values again.
     losses: usize,
@@ -51,13 +53,11 @@ pub(crate) struct View {
 #[derive(Debug)]
 pub(crate) struct History {
     cells: Vec<Vec<Version>>,
+    turns: Vec<Turn>,
     at_server: Floors,
     durable: Floors,
     /// What was on the disk at each power loss.
     losses: Vec<Floors>,
-    /// Since a power loss the writer was not told that all is on the disk: what it was told of the server's memory may be
-    /// of before.
-    unsettled: bool,
 }
 
 impl History {
@@ -65,14 +65,17 @@ impl History {
     pub(crate) fn new(cells: usize) -> Self {
         let zeros = Version {
             tag: ZEROS,
-            sure: true,
+            turn: TurnId::NOBODY,
+            outcome: Outcome::Done,
+            found_as: None,
         };
+        let floors = Floors(vec![0; cells]);
         Self {
             cells: vec![vec![zeros]; cells],
-            at_server: Floors(vec![0; cells]),
-            durable: Floors(vec![0; cells]),
+            turns: vec![Turn::new(0, floors.clone(), 0)],
+            at_server: floors.clone(),
+            durable: floors,
             losses: Vec::new(),
-            unsettled: false,
         }
     }
 
@@ -81,62 +84,51 @@ impl History {
     }
 
     /// A change begins.
-    pub(crate) fn begin(&mut self, cells: Range<usize>, tag: Tag) {
-        for cell in &mut self.cells[cells] {
-            cell.push(Version { tag, sure: false });
-        }
-    }
-
-    /// The change of these cells that began last has ended.
-    pub(crate) fn end(&mut self, cells: Range<usize>, outcome: Outcome) {
-        for cell in &mut self.cells[cells] {
-            match (outcome, cell.last_mut()) {
-                (Outcome::Done, Some(version)) => version.sure = true,
-                (Outcome::Undone, _) => drop(cell.pop()),
-                (Outcome::Unknown, _) | (_, None) => {}
+    pub(crate) fn begin(&mut self, turn: TurnId, cells: Range<usize>, tag: Tag) {
+        let version = Version {
+            tag,
+            turn,
+            outcome: Outcome::Unknown,
+            found_as: None,
+        };
+        let its = &mut self.turns[turn.0];
+        its.is_dirty = true;
+        for cell in cells {
+            if its.is_superseded {
+                its.late.push((cell, version));
+            } else {
+                self.cells[cell].push(version);
             }
         }
     }
 
-    /// What the writer knows to be there now.
-    pub(crate) fn sure(&self) -> Floors {
-        let last_sure = |versions: &Vec<Version>| versions.iter().rposition(|version| version.sure);
-        Floors(
-            self.cells
-                .iter()
-                .map(|cell| last_sure(cell).unwrap_or(0))
-                .collect(),
-        )
-    }
-
-    /// A close, or what is as good, was answered: the server has what was sure when it began.
-    pub(crate) fn reached_server(&mut self, then: &Floors) {
-        if !self.unsettled {
-            raise(&mut self.at_server, then);
+    /// The change of these cells that a turn began last has ended.
+    pub(crate) fn end(&mut self, turn: TurnId, cells: Range<usize>, outcome: Outcome) {
+        for cell in cells {
+            let late = self.turns[turn.0].late.iter_mut().rev();
+            let mut late = late.filter(|(of, _)| *of == cell).map(|(_, version)| version);
+            let mut own = self.cells[cell].iter_mut().rev();
+            let last = late.next().or_else(|| own.find(|version| version.turn == turn));
+            if let Some(version) = last {
+                version.outcome = outcome;
+            }
         }
-    }
-
-    /// An fsync was answered: what was sure when it began is on the disk.
-    pub(crate) fn reached_disk(&mut self, then: &Floors) {
-        raise(&mut self.durable, then);
-        raise(&mut self.at_server, then);
-        self.unsettled = false;
     }
 
     /// The server's host lost its power.
     pub(crate) fn lose_power(&mut self) {
         self.at_server = self.durable.clone();
         self.losses.push(self.durable.clone());
-        self.unsettled = true;
     }
 
     pub(crate) fn losses(&self) -> usize {
         self.losses.len()
     }
 
-    /// Of a handle whose opening began when there had been `losses` power losses and the server had `floors`.
-    pub(crate) fn view(&self, (floors, losses): &(Floors, usize)) -> View {
+    /// Of a handle of a process whose opening began when there had been `losses` power losses and the server had `floors`.
+    pub(crate) fn view(&self, process: u8, (floors, losses): &(Floors, usize)) -> View {
         let mut view = View {
+            process,
             floors: floors.clone(),
             losses: *losses,
         };
@@ -154,58 +146,34 @@ impl History {
         self.lower(view);
         let floor = view.floors.0[cell];
         let versions = &self.cells[cell];
-        let found = versions[floor..].iter().position(|version| version.tag == tag);
-        let Some(found) = found else {
+        let Some(found) = self.find(cell, floor, tag) else {
+            if self.is_unsent_of(view.process, cell, tag) {
+                return Ok(());
+            }
             return Err(self.unexplained(cell, tag, floor));
         };
-        if view.losses == self.losses() {
+        if view.losses == self.losses() && !self.is_unsent_of(view.process, cell, tag) {
             // A change that may fail can still be undone, by what is sent again to another run of the server.
-            let settled = versions[..=floor + found]
-                .iter()
-                .rposition(|version| version.sure);
+            let settled = versions[..=found].iter().rposition(Version::is_sure);
             view.floors.0[cell] = settled.unwrap_or(0).max(floor);
         }
         Ok(())
     }
 
-    /// The writer itself read this.
-    pub(crate) fn own(&self, cell: usize, tag: Tag) -> Result<(), String> {
-        let floor = self.sure_floor(cell);
-        let allowed = self.cells[cell][floor..].iter().any(|version| version.tag == tag);
-        if allowed {
-            Ok(())
-        } else {
-            Err(self.unexplained(cell, tag, floor))
+    /// All is over, and this is what the volume has.
+    pub(crate) fn settled(&self, cell: usize, tag: Tag) -> Result<(), String> {
+        let floor = self.cells[cell].iter().rposition(Version::is_sure).unwrap_or(0);
+        match self.find(cell, floor, tag) {
+            Some(_) => Ok(()),
+            None => Err(self.unexplained(cell, tag, floor)),
         }
     }
 
-    /// May a reader find a hole here?
-    pub(crate) fn may_be_zero(&self, view: &View, cell: usize) -> bool {
-        let mut view = view.clone();
-        self.seen(&mut view, cell, ZEROS).is_ok()
-    }
-
-    /// A writer that was started anew after a crash found this: from now on it is what the volume has.
-    pub(crate) fn recovered(&mut self, tags: &[Tag]) -> Result<(), String> {
-        for (cell, tag) in tags.iter().enumerate() {
-            let floor = self.at_server.0[cell];
-            if !self.cells[cell][floor..]
-                .iter()
-                .any(|version| version.tag == *tag)
-            {
-                return Err(format!("after a crash: {}", self.unexplained(cell, *tag, floor)));
-            }
-            self.cells[cell].push(Version {
-                tag: *tag,
-                sure: true,
-            });
-        }
-        Ok(())
-    }
-
-    fn sure_floor(&self, cell: usize) -> usize {
-        let versions = &self.cells[cell];
-        versions.iter().rposition(|version| version.sure).unwrap_or(0)
+    /// The first version from `floor` on that put this there.
+    fn find(&self, cell: usize, floor: usize, tag: Tag) -> Option<usize> {
+        let versions = self.cells[cell].iter().enumerate().skip(floor);
+        let mut same = versions.filter(|(_, version)| version.tag == tag && version.may_be());
+        same.next().map(|(at, _)| at)
     }
 
     /// After a power loss a view of before may see what was on the disk then.
@@ -220,8 +188,12 @@ impl History {
     fn unexplained(&self, cell: usize, tag: Tag, floor: usize) -> String {
         let versions = &self.cells[cell];
         let at = versions.iter().rposition(|version| version.tag == tag);
+        let mut late = self.turns.iter().flat_map(|turn| &turn.late);
         let why = match at {
             Some(at) => format!("which is version {at}, older than {floor}, the oldest that may be seen"),
+            None if late.any(|(of, version)| *of == cell && version.tag == tag) => {
+                "which was written under a lease that had ended".to_owned()
+            }
             None => "which was never written there".to_owned(),
         };
         let recent: Vec<_> = versions[floor..].iter().take(6).map(|v| v.tag).collect();
@@ -232,131 +204,21 @@ impl History {
     }
 }
 
+impl Version {
+    fn is_sure(&self) -> bool {
+        self.outcome == Outcome::Done
+    }
+
+    fn may_be(&self) -> bool {
+        self.outcome != Outcome::Undone
+    }
+}
+
 fn raise(floors: &mut Floors, then: &Floors) {
     for (floor, then) in floors.0.iter_mut().zip(&then.0) {
         *floor = (*floor).max(*then);
     }
 }
 
-/// The bytes that a change puts into a cell.
-pub(crate) fn fill(cell: usize, tag: Tag, bytes: &mut [u8]) {
-    let word = match tag {
-        ZEROS => 0,
-        _ => ((u64::try_from(cell).unwrap_or(0) + 1) << TAG_BITS) | tag,
-    };
-    for place in bytes.chunks_exact_mut(8) {
-        place.copy_from_slice(&word.to_le_bytes());
-    }
-}
-
-/// Which change the bytes of a cell are of.
-pub(crate) fn tag_of(cell: usize, bytes: &[u8]) -> Result<Tag, String> {
-    let words = || {
-        bytes
-            .chunks_exact(8)
-            .map(|word| word.iter().rfold(0_u64, |sum, byte| sum << 8 | u64::from(*byte)))
-    };
-    let first = words().next().unwrap_or(0);
-    if let Some(at) = words().position(|word| word != first) {
-        return Err(format!("cell {cell} is torn at byte {}", at * 8));
-    }
-    if first == 0 {
-        return Ok(ZEROS);
-    }
-    let of_cell = (first >> TAG_BITS).checked_sub(1);
-    if of_cell != u64::try_from(cell).ok() {
-        return Err(format!("cell {cell} has bytes of cell {of_cell:?}"));
-    }
-    Ok(first & ((1 << TAG_BITS) - 1))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(history: &mut History, tag: Tag, outcome: Outcome) {
-        history.begin(0..1, tag);
-        history.end(0..1, outcome);
-    }
-
-    #[test]
-    fn bytes_come_back_as_their_tag() {
-        let mut bytes = vec![7; CELL_BYTES];
-        fill(3, 99, &mut bytes);
-        assert_eq!(tag_of(3, &bytes), Ok(99));
-        assert!(tag_of(4, &bytes).unwrap_err().contains("of cell"));
-        bytes[100] ^= 1;
-        assert!(tag_of(3, &bytes).unwrap_err().contains("torn"));
-        fill(3, ZEROS, &mut bytes);
-        assert_eq!(tag_of(3, &bytes), Ok(ZEROS));
-    }
-
-    #[test]
-    fn a_reader_never_goes_back_and_sees_what_was_closed_before_it_opened() {
-        let mut history = History::new(2);
-        write(&mut history, 1, Outcome::Done);
-        write(&mut history, 2, Outcome::Done);
-        let mut early = history.view(&history.opening());
-        assert!(history.seen(&mut early, 0, 3).is_err(), "never written");
-        assert!(history.may_be_zero(&early, 0));
-        assert_eq!(history.seen(&mut early, 0, 2), Ok(()));
-        assert!(history.seen(&mut early, 0, 1).is_err(), "older than what it saw");
-        assert!(!history.may_be_zero(&early, 0));
-        assert!(history.may_be_zero(&early, 1));
-        let then = history.sure();
-        write(&mut history, 4, Outcome::Unknown);
-        history.reached_server(&then);
-        let mut late = history.view(&history.opening());
-        assert!(history.seen(&mut late, 0, 1).is_err());
-        assert_eq!(history.seen(&mut late, 0, 2), Ok(()));
-        assert_eq!(history.seen(&mut late, 0, 4), Ok(()));
-    }
-
-    #[test]
-    fn the_writer_sees_its_last_write_and_what_may_have_come_after() {
-        let mut history = History::new(1);
-        write(&mut history, 1, Outcome::Done);
-        assert!(history.own(0, ZEROS).is_err());
-        write(&mut history, 2, Outcome::Undone);
-        assert!(history.own(0, 2).is_err());
-        write(&mut history, 3, Outcome::Unknown);
-        assert_eq!((history.own(0, 1), history.own(0, 3)), (Ok(()), Ok(())));
-        write(&mut history, 4, Outcome::Done);
-        assert!(history.own(0, 3).is_err());
-    }
-
-    #[test]
-    fn a_change_that_failed_may_come_and_go() {
-        let mut history = History::new(1);
-        write(&mut history, 1, Outcome::Done);
-        write(&mut history, ZEROS, Outcome::Unknown);
-        let mut view = history.view(&history.opening());
-        for tag in [1, ZEROS, 1, ZEROS] {
-            assert_eq!(history.seen(&mut view, 0, tag), Ok(()));
-        }
-        write(&mut history, 2, Outcome::Done);
-        assert_eq!(history.seen(&mut view, 0, 2), Ok(()));
-        assert!(history.seen(&mut view, 0, 1).is_err());
-    }
-
-    #[test]
-    fn a_power_loss_takes_back_what_was_not_on_the_disk_and_no_more() {
-        let mut history = History::new(1);
-        write(&mut history, 1, Outcome::Done);
-        history.reached_disk(&history.sure());
-        write(&mut history, 2, Outcome::Done);
-        history.reached_server(&history.sure());
-        let mut view = history.view(&history.opening());
-        assert_eq!(history.seen(&mut view, 0, 2), Ok(()));
-        history.lose_power();
-        assert_eq!(history.seen(&mut view, 0, 1), Ok(()));
-        assert!(history.seen(&mut view, 0, ZEROS).is_err());
-        history.reached_server(&history.sure());
-        assert!(
-            history.recovered(&[ZEROS]).is_err(),
-            "what was fsynced survives every crash"
-        );
-        assert_eq!(history.recovered(&[1]), Ok(()));
-        assert!(history.own(0, 2).is_err());
-    }
-}
+mod tests;

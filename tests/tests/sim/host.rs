@@ -5,10 +5,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lacuna_server::access::{Access, AllowList};
-use lacuna_server::serve::Server;
+use lacuna_server::serve::{Bounds, Server};
+use lacuna_transport::path::NodePath;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::{Identity, KeyId};
 use parking_lot::Mutex;
@@ -18,8 +20,9 @@ use tokio::task::JoinHandle;
 use crate::network::Network;
 use crate::storage::{Bug, CrashPoint, Disk, Life, Storage};
 
-/// The journal of changes of names, in the state folder.
+/// The journals of changes of names and of leases, in the state folder.
 const OPERATIONS_FILE: &str = "operations";
+const LEASES_FILE: &str = "leases";
 
 /// See the module.
 #[derive(Debug)]
@@ -29,17 +32,18 @@ pub(crate) struct Host {
     identity: Identity,
     state: tempfile::TempDir,
     pub(crate) disk: Arc<Disk>,
-    bug: Option<Bug>,
     running: Option<Running>,
     /// Told when a run dies at a crash point.
     died: mpsc::UnboundedSender<()>,
-    journal: Arc<Journal>,
+    journals: Arc<[Journal; 2]>,
+    lease_time: Duration,
     runs: u8,
 }
 
 #[derive(Debug)]
 struct Running {
     life: Arc<Life>,
+    server: Arc<Server>,
     task: JoinHandle<()>,
     stop: oneshot::Sender<()>,
 }
@@ -49,25 +53,31 @@ impl Host {
         network: &Arc<Network>,
         address: SocketAddr,
         bug: Option<Bug>,
+        lease_time: Duration,
     ) -> Result<(Self, mpsc::UnboundedReceiver<()>)> {
         let (died, deaths) = mpsc::unbounded_channel();
         let state = tempfile::Builder::new()
             .prefix("lacuna-sim")
             .tempdir_in("/dev/shm")?;
-        let journal = Arc::new(Journal {
-            path: state.path().join(OPERATIONS_FILE),
+        let journal = |name, forgotten_by| Journal {
+            path: state.path().join(name),
+            is_forgotten: bug == Some(forgotten_by),
             at_death: Mutex::default(),
-        });
+        };
+        let journals = Arc::new([
+            journal(OPERATIONS_FILE, Bug::ForgottenOperations),
+            journal(LEASES_FILE, Bug::ForgottenLeases),
+        ]);
         let host = Self {
             network: Arc::clone(network),
             address,
             identity: Identity::generate(),
             state,
             disk: Disk::new(bug),
-            bug,
             running: None,
             died,
-            journal,
+            journals,
+            lease_time,
             runs: 0,
         };
         Ok((host, deaths))
@@ -90,12 +100,12 @@ impl Host {
             return Ok(());
         }
         self.runs += 1;
-        self.journal.thaw(self.bug)?;
+        self.journals.iter().try_for_each(Journal::thaw)?;
         let life = {
             let (network, address, died) = (Arc::clone(&self.network), self.address, self.died.clone());
-            let journal = Arc::clone(&self.journal);
+            let journals = Arc::clone(&self.journals);
             Life::new(move || {
-                journal.freeze();
+                journals.iter().for_each(Journal::freeze);
                 network.cut(address);
                 // Nobody listens any more when the world ends.
                 let _ = died.send(());
@@ -104,14 +114,24 @@ impl Host {
         let storage = Storage::new(Arc::clone(&self.disk), Arc::clone(&life));
         let socket = self.network.bind(self.address);
         let endpoint = endpoint::server_over(&self.identity, socket, [self.runs; 32])?;
-        let server = Server::new(storage, self.state.path().to_owned(), false)?;
+        let bounds = Bounds {
+            lease_linger: self.lease_time,
+            ..Bounds::default()
+        };
+        let server = Server::with_bounds(storage, self.state.path().to_owned(), false, bounds)?;
         let (stop, stopped) = oneshot::channel::<()>();
+        let serving = Arc::clone(&server);
         let task = tokio::spawn(async move {
             let shutdown = async move { drop(stopped.await) };
             // A run that ends by itself is noticed by its clients.
-            let _ = server.run(endpoint, shutdown).await;
+            let _ = serving.run(endpoint, shutdown).await;
         });
-        self.running = Some(Running { life, task, stop });
+        self.running = Some(Running {
+            life,
+            server,
+            task,
+            stop,
+        });
         Ok(())
     }
 
@@ -122,12 +142,20 @@ impl Host {
         }
     }
 
+    /// `lacunad break-lease`; false if nobody had it.
+    pub(crate) async fn break_lease(&self, path: &NodePath) -> bool {
+        match &self.running {
+            Some(running) => running.server.break_lease(path).await.is_ok(),
+            None => false,
+        }
+    }
+
     /// `kill -9`.
     pub(crate) async fn kill(&mut self) {
         if let Some(running) = self.running.take() {
             self.network.cut(self.address);
             running.life.end();
-            self.journal.freeze();
+            self.journals.iter().for_each(Journal::freeze);
             running.task.abort();
             // Cancelled is what it is meant to be.
             let _ = running.task.await;
@@ -146,10 +174,12 @@ impl Host {
     }
 }
 
-/// The journal of changes of names, as it was when the process died: what is left of that one may not write to it.
+/// A journal as it was when the process died: what is left of that one may not write to it.
 #[derive(Debug)]
 struct Journal {
     path: PathBuf,
+    /// A restart knows nothing of it.
+    is_forgotten: bool,
     at_death: Mutex<Option<Vec<u8>>>,
 }
 
@@ -161,11 +191,15 @@ impl Journal {
         }
     }
 
-    fn thaw(&self, bug: Option<Bug>) -> std::io::Result<()> {
-        match self.at_death.lock().take() {
-            Some(_) if bug == Some(Bug::ForgottenOperations) => std::fs::remove_file(&self.path),
-            Some(bytes) => std::fs::write(&self.path, bytes),
-            None => Ok(()),
+    fn thaw(&self) -> std::io::Result<()> {
+        let Some(bytes) = self.at_death.lock().take() else {
+            return Ok(());
+        };
+        // What the dead process has open is another file.
+        std::fs::remove_file(&self.path)?;
+        if self.is_forgotten {
+            return Ok(());
         }
+        std::fs::write(&self.path, bytes)
     }
 }

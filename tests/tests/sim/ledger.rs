@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::history::{History, Tag};
+use crate::holders::Holders;
 
 /// Lines of the trace that are shown with a failure.
 const TRACE_LINES_KEPT: usize = 400;
@@ -29,6 +30,8 @@ pub(crate) struct Contest {
 pub(crate) struct Ledger {
     begun: Instant,
     pub(crate) volumes: Vec<History>,
+    /// Of each volume, who may write to it.
+    pub(crate) holders: Vec<Holders>,
     pub(crate) contests: BTreeMap<u64, Contest>,
     last_number: u64,
     violations: Vec<String>,
@@ -36,15 +39,19 @@ pub(crate) struct Ledger {
     trace_hash: u64,
     pub(crate) operations: u64,
     pub(crate) failed_operations: u64,
+    /// Writers that were told that they had lost the lease, and those of them that had something to lose.
+    pub(crate) fenced: u64,
+    pub(crate) rescued: u64,
     /// The longest time that a call took beyond its deadline, and which it was.
     pub(crate) overtime: (Duration, String),
 }
 
 impl Ledger {
-    pub(crate) fn new(volumes: Vec<History>) -> Self {
+    pub(crate) fn new(volumes: Vec<History>, holders: Vec<Holders>) -> Self {
         Self {
             begun: Instant::now(),
             volumes,
+            holders,
             contests: BTreeMap::new(),
             last_number: 0,
             violations: Vec::new(),
@@ -52,6 +59,8 @@ impl Ledger {
             trace_hash: 0xcbf2_9ce4_8422_2325,
             operations: 0,
             failed_operations: 0,
+            fenced: 0,
+            rescued: 0,
             overtime: (Duration::ZERO, String::new()),
         }
     }

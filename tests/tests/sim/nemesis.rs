@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use lacuna_tests::random::Random;
+use lacuna_transport::limits::IDLE_TIMEOUT;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -14,10 +15,12 @@ use crate::actor;
 use crate::host::Host;
 use crate::network::{Conditions, LATE_MS, Partition};
 use crate::storage::{CALLS, CrashPoint};
-use crate::world::Shared;
+use crate::world::{Shared, volume_path};
 
 /// Longest time that faults come.
 const RAGE_SECS: (u64, u64) = (8, 25);
+/// Longer than it takes to notice that a client is cut off, and to give its lease to another one.
+const LONG_MS: (u64, u64) = (500, 8000);
 /// Between one fault and the next.
 const PAUSE_MS: (u64, u64) = (100, 2500);
 /// What a killed client had under way has ended or is lost by then: the longest way of a datagram, and more.
@@ -37,11 +40,14 @@ pub(crate) struct Nemesis {
     /// Until when the disk is full, and the network parted.
     disk_full_until: Option<Instant>,
     parted_until: Option<Instant>,
+    /// A partition of so long is waited for.
+    long_until: Option<Instant>,
 }
 
 /// A client process, or the pause until the next one.
 #[derive(Debug)]
 struct Process {
+    number: u8,
     address: SocketAddr,
     task: JoinHandle<()>,
 }
@@ -64,6 +70,7 @@ impl Nemesis {
             faults: 0,
             disk_full_until: None,
             parted_until: None,
+            long_until: None,
         };
         for client in 0..nemesis.shared.people.len() {
             let process = nemesis.start_client(client, Duration::ZERO, false);
@@ -80,7 +87,7 @@ impl Nemesis {
     pub(crate) async fn rage(&mut self) -> Result<()> {
         let length = Duration::from_secs(self.random.between(RAGE_SECS.0, RAGE_SECS.1));
         let end = Instant::now() + length;
-        while Instant::now() < end {
+        while Instant::now() < end || self.long_until.is_some_and(|until| Instant::now() < until) {
             let pause = Duration::from_millis(self.random.between(PAUSE_MS.0, PAUSE_MS.1));
             if let Ok(Some(())) = timeout(pause, self.deaths.recv()).await {
                 self.note("the server died at its crash point");
@@ -99,7 +106,16 @@ impl Nemesis {
         // A crash point that was armed may still be met, so this run ends here.
         self.host.kill().await;
         sleep(Duration::from_millis(1)).await;
-        self.host.start()
+        self.start_host()
+    }
+
+    fn start_host(&mut self) -> Result<()> {
+        self.host.start()?;
+        let mut ledger = self.shared.ledger.lock();
+        ledger.note("the server runs");
+        let holders = ledger.holders.iter_mut();
+        holders.for_each(|holders| holders.server_started(Instant::now()));
+        Ok(())
     }
 
     /// Ends all.
@@ -124,7 +140,11 @@ impl Nemesis {
             sleep(pause).await;
             work.await;
         });
-        Process { address, task }
+        Process {
+            number,
+            address,
+            task,
+        }
     }
 
     fn repair_what_is_over(&mut self) {
@@ -162,19 +182,21 @@ impl Nemesis {
                 self.lose_power();
                 self.come_back().await?;
             }
-            62..77 => self.arm(),
-            77..80 => {
+            62..75 => self.arm(),
+            75..78 => {
                 let count = self.random.between(1, 3);
                 self.note(&format!("the next {count} flushes fail"));
                 self.shared.disk.set_bad_flushes(count);
             }
-            80..86 => {
+            78..83 => {
                 self.note("the disk is full");
                 self.shared.disk.set_full(true);
                 self.disk_full_until = Some(self.in_ms(200, 6000));
             }
-            86..93 => self.kill_client().await,
-            93..96 => self.move_client(),
+            83..88 => self.kill_client().await,
+            88..90 => self.move_client(),
+            90..95 => self.break_lease().await?,
+            95..98 => self.part_for_long(),
             _ => {
                 self.note("the server is stopped");
                 self.host.stop().await?;
@@ -193,9 +215,7 @@ impl Nemesis {
         let pause = Duration::from_millis(self.random.between(1, longest_ms));
         sleep(pause).await;
         while self.deaths.try_recv().is_ok() {}
-        self.host.start()?;
-        self.note("the server runs");
-        Ok(())
+        self.start_host()
     }
 
     fn lose_power(&mut self) {
@@ -250,6 +270,21 @@ impl Nemesis {
         self.note(&format!("{address} is cut off: mute {mute}, deaf {deaf}"));
     }
 
+    /// Cuts one client off until its leases are anybody's.
+    fn part_for_long(&mut self) {
+        self.heal();
+        let client = self.any_client();
+        let address = self.clients[client].address;
+        let all = Partition {
+            mute: true,
+            deaf: true,
+        };
+        self.shared.network.partition(address, all);
+        let until = self.in_ms(LONG_MS.0, LONG_MS.1) + IDLE_TIMEOUT + self.shared.lease_time;
+        (self.parted_until, self.long_until) = (Some(until), Some(until));
+        self.note(&format!("c{client} is cut off for long"));
+    }
+
     fn arm(&mut self) {
         let point = CrashPoint {
             call: CALLS[usize::try_from(self.random.below(5)).unwrap_or(0)],
@@ -281,9 +316,24 @@ impl Nemesis {
         let process = &mut self.clients[client];
         self.shared.network.cut(process.address);
         process.task.abort();
+        let killed = process.number;
         // Cancelled is what it is meant to be; a panic of its own shows as a client that never ends.
         let _ = (&mut process.task).await;
+        for holders in &mut self.shared.ledger.lock().holders {
+            holders.killed(killed, Instant::now());
+        }
         let pause = self.random.between(CLIENT_DOWN_MS_MIN, 3 * CLIENT_DOWN_MS_MIN);
         self.clients[client] = self.start_client(client, Duration::from_millis(pause), true);
+    }
+
+    /// An operator gives the contested volume to whoever comes next.
+    async fn break_lease(&mut self) -> Result<()> {
+        let volume = self.shared.contested;
+        self.shared.ledger.lock().holders[volume].breaking();
+        let broken = self.host.break_lease(&volume_path(volume)?).await;
+        let mut ledger = self.shared.ledger.lock();
+        ledger.holders[volume].broke(broken, Instant::now());
+        ledger.note(&format!("the lease of v{volume} is broken: {broken}"));
+        Ok(())
     }
 }

@@ -76,6 +76,16 @@ impl Disk {
         self.bad_flushes.store(count, Ordering::Release);
     }
 
+    /// A client asks for the lease of a volume until the guard is dropped: some bugs are in what the server does meanwhile,
+    /// or at other times.
+    pub(crate) fn client_asks(self: &Arc<Self>, volume: NodeId) -> Asking {
+        self.bugs.asks(volume);
+        Asking {
+            disk: Arc::clone(self),
+            volume,
+        }
+    }
+
     fn flush_is_bad(&self) -> bool {
         let less = |left: u64| left.checked_sub(1);
         self.bad_flushes
@@ -87,6 +97,19 @@ impl Disk {
     pub(crate) fn lose_power(&self, keep: impl FnMut() -> bool) {
         self.memory.lose_power(keep);
         self.bugs.restarted();
+    }
+}
+
+/// See [`Disk::client_asks`].
+#[derive(Debug)]
+pub(crate) struct Asking {
+    disk: Arc<Disk>,
+    volume: NodeId,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.disk.bugs.asked(self.volume);
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::baton;
 use crate::client::{Person, Server};
 use crate::history::{BLOCK_CELLS, CELL_BYTES, History, tag_of};
+use crate::holders::Holders;
 use crate::host::Host;
 use crate::ledger::Ledger;
 use crate::nemesis::Nemesis;
@@ -27,6 +28,13 @@ const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10
 /// For all to end once the faults have: several deadlines of the slowest client.
 const END_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// How long a server keeps the lease of a client that is lost; so short that others get it while faults come.
+const LEASE_TIMES: [Duration; 3] = [
+    Duration::from_millis(300),
+    Duration::from_secs(2),
+    Duration::from_secs(8),
+];
+
 /// What the clients of a run share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -34,6 +42,11 @@ pub(crate) struct Shared {
     pub(crate) network: Arc<Network>,
     pub(crate) server: Server,
     pub(crate) people: Vec<Person>,
+    /// The volume that all write to, if they get its lease; each of those before belongs to one person.
+    pub(crate) contested: usize,
+    pub(crate) lease_time: Duration,
+    /// Where clients keep what they could not save.
+    pub(crate) rescue: tempfile::TempDir,
     pub(crate) ledger: Mutex<Ledger>,
     /// True once the faults are over.
     pub(crate) calm: watch::Receiver<bool>,
@@ -53,6 +66,10 @@ pub(crate) struct Report {
     pub(crate) faults: u64,
     pub(crate) datagrams: u64,
     pub(crate) datagrams_lost: u64,
+    /// Leases that went from one that had not let go to another, writers that were told of it, and rescue files.
+    pub(crate) takeovers: u64,
+    pub(crate) fenced: u64,
+    pub(crate) rescued: u64,
     pub(crate) overtime: (Duration, String),
 }
 
@@ -73,17 +90,20 @@ pub(crate) fn volume_bytes(cells: usize) -> Result<u64> {
 async fn play(seed: u64, bug: Option<Bug>) -> Result<Report> {
     let mut random = Random::new(seed);
     let network = Network::new(random.number());
-    let (mut host, deaths) = Host::new(&network, SERVER, bug)?;
+    let lease_time = LEASE_TIMES[usize::try_from(random.below(3))?];
+    let (mut host, deaths) = Host::new(&network, SERVER, bug, lease_time)?;
     let clients = usize::try_from(random.between(2, 3))?;
     let cells = usize::try_from(random.between(4, 16))? * BLOCK_CELLS;
     let deadline = Duration::from_secs([5, 10, 30][usize::try_from(random.below(3))?]);
     let mut people = Vec::new();
-    let mut volumes = Vec::new();
-    for volume in 0..clients {
-        host.disk
-            .memory
-            .put_volume(&volume_path(volume)?, volume_bytes(cells)?);
+    let (mut volumes, mut holders) = (Vec::new(), Vec::new());
+    for volume in 0..=clients {
+        let memory = &host.disk.memory;
+        memory.put_volume(&volume_path(volume)?, volume_bytes(cells)?);
         volumes.push(History::new(cells));
+        holders.push(Holders::new(lease_time, Instant::now()));
+    }
+    for _ in 0..clients {
         let identity = Identity::generate();
         host.allow(&identity)?;
         let compress = [Compress::None, Compress::None, Compress::Lz4][usize::try_from(random.below(3))?];
@@ -103,7 +123,12 @@ async fn play(seed: u64, bug: Option<Bug>) -> Result<Report> {
             key: host.key(),
         },
         people,
-        ledger: Mutex::new(Ledger::new(volumes)),
+        contested: clients,
+        lease_time,
+        rescue: tempfile::Builder::new()
+            .prefix("lacuna-sim-rescue")
+            .tempdir_in("/dev/shm")?,
+        ledger: Mutex::new(Ledger::new(volumes, holders)),
         calm: calmed,
         meeting: Barrier::new(clients + 1),
         disk: Arc::clone(&host.disk),
@@ -121,7 +146,8 @@ async fn play(seed: u64, bug: Option<Bug>) -> Result<Report> {
 
 /// Waits until all clients have saved and compared everything, then looks at the disk itself.
 async fn finish(shared: &Arc<Shared>, nemesis: &mut Nemesis) {
-    // All is flushed; then all have looked.
+    // All is flushed; then all have written to the contested volume; then all have looked.
+    shared.meeting.wait().await;
     shared.meeting.wait().await;
     shared.meeting.wait().await;
     nemesis.end().await;
@@ -142,7 +168,7 @@ fn look_at_disk(shared: &Shared, who: &str) {
         });
         ledger.expect(who, read.map_err(|error| format!("{error:#}")));
         for (cell, bytes) in bytes.chunks_exact(CELL_BYTES).enumerate() {
-            let checked = tag_of(cell, bytes).and_then(|tag| ledger.volumes[volume].own(cell, tag));
+            let checked = tag_of(cell, bytes).and_then(|tag| ledger.volumes[volume].settled(cell, tag));
             ledger.expect(&format!("{who}, v{volume}"), checked);
         }
     }
@@ -160,6 +186,9 @@ fn report(shared: &Shared, nemesis: &Nemesis) -> Report {
         faults: nemesis.faults(),
         datagrams: tally.sent,
         datagrams_lost: tally.lost,
+        takeovers: ledger.holders.iter().map(|holders| holders.takeovers).sum(),
+        fenced: ledger.fenced,
+        rescued: ledger.rescued,
         overtime: ledger.overtime.clone(),
     }
 }

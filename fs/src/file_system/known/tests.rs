@@ -256,3 +256,23 @@ async fn what_waits_is_named_and_ends_in_time() {
     bed.remote.cut(false);
     bed.fs.flush(open, false).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_look_and_the_read_behind_it_have_one_deadline() {
+    let bed = Bed::new(&["a"]);
+    let open = bed.opened("a", Access::Read).await;
+    bed.remote
+        .change(&path("a"), |content| content.write(ByteRange::up_to(500), 2));
+    bed.fs.open_volumes().iter().for_each(|volume| volume.unfollow());
+    bed.remote.delay(crate::remote::memory::Delays {
+        ask: DEADLINE / 2,
+        map: DEADLINE * 10,
+        ..Default::default()
+    });
+    let begun = Instant::now();
+    assert_eq!(
+        kind(bed.fs.read(open, ByteRange::up_to(500)).await),
+        ErrorKind::TimedOut
+    );
+    assert_eq!(begun.elapsed(), DEADLINE);
+}

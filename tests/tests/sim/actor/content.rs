@@ -1,6 +1,7 @@
 //! Calls on the content of volumes.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use lacuna::error::{ErrorKind, Result};
 use lacuna::file_system::OpenId;
@@ -9,32 +10,66 @@ use lacuna::overlay::Content;
 use lacuna::volume::map::Whence;
 use lacuna_transport::attr::NewAttr;
 use lacuna_transport::extent::ExtentKind;
+use lacuna_transport::id::NodeId;
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::message::Reshape;
 
-use super::{Actor, Limit};
-use crate::history::{BLOCK_CELLS, CELL_BYTES, Outcome, Tag, ZEROS, fill, tag_of};
+use tokio::time::Instant;
+
+use super::{Actor, Limit, Role, Told};
+use crate::history::{BLOCK_CELLS, CELL_BYTES, History, Outcome, Tag, TurnId, ZEROS, fill, tag_of};
 
 /// Most cells of one write.
 const WRITE_CELLS_MAX: u64 = 12;
 /// More extents than a volume can have.
 const EXTENTS_MAX: usize = 1024;
 
+/// A volume that is open for writing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Writing {
+    pub(super) volume: usize,
+    pub(super) turn: TurnId,
+    pub(super) open: OpenId,
+    id: NodeId,
+}
+
 impl Actor {
-    pub(super) async fn own_step(&mut self) {
+    /// A volume that it has open for writing.
+    pub(super) fn writing(&self, volume: usize) -> Option<Writing> {
+        let handle = self.handles[volume].as_ref()?;
+        let Role::Writes(turn) = handle.role else {
+            return None;
+        };
+        Some(Writing {
+            volume,
+            turn,
+            open: handle.open,
+            id: handle.id,
+        })
+    }
+
+    /// Does something with a volume that it has open for writing.
+    pub(super) async fn writer_step(&mut self, volume: usize) -> Result<(), ErrorKind> {
+        let Some(to) = self.writing(volume) else {
+            return Ok(());
+        };
         match self.random.below(100) {
-            0..38 => self.write().await,
-            38..58 => self.read(self.index).await,
-            58..68 => self.look_at_map(self.index).await,
-            68..80 => self.flush().await,
-            80..84 => {
-                if let Some(handle) = &self.handles[self.index] {
-                    self.drain(self.index, handle.open).await;
-                }
+            0..38 => self.write(to).await,
+            38..58 => {
+                self.read(volume).await;
+                Ok(())
             }
-            84..94 => self.reshape().await,
-            94..97 => self.void().await,
-            _ => self.truncate().await,
+            58..68 => {
+                self.look_at_map(volume).await;
+                Ok(())
+            }
+            68..80 => self.flush(volume, to.turn, to.open).await,
+            80..84 => self.drain(volume, to.turn, to.open).await,
+            84..94 => self.reshape(to).await,
+            94..97 => self.void(to).await,
+            // By its path, so it is not a change of the turn.
+            _ if volume == self.shared.contested => Ok(()),
+            _ => self.truncate(to).await,
         }
     }
 
@@ -46,7 +81,7 @@ impl Actor {
     }
 
     /// A place of whole blocks or of any cells.
-    fn place_of_blocks(&mut self) -> Range<usize> {
+    pub(super) fn place_of_blocks(&mut self) -> Range<usize> {
         let place = self.place(4 * u64::try_from(BLOCK_CELLS).unwrap_or(4));
         if self.random.below(2) == 0 {
             return place;
@@ -54,27 +89,27 @@ impl Actor {
         place.start / BLOCK_CELLS * BLOCK_CELLS..place.end.next_multiple_of(BLOCK_CELLS)
     }
 
-    fn range(cells: &Range<usize>) -> ByteRange {
+    pub(super) fn range(cells: &Range<usize>) -> ByteRange {
         let bytes = |cells: usize| u64::try_from(cells * CELL_BYTES).unwrap_or(0);
         ByteRange::new(bytes(cells.start), bytes(cells.end)).unwrap_or(ByteRange::EMPTY)
     }
 
-    fn own_open(&self) -> Option<(OpenId, lacuna_transport::id::NodeId)> {
-        self.handles[self.index]
-            .as_ref()
-            .map(|handle| (handle.open, handle.id))
+    fn begin(&self, to: Writing, cells: &Range<usize>, tag: Tag) {
+        self.shared.ledger.lock().volumes[to.volume].begin(to.turn, cells.clone(), tag);
     }
 
-    fn begin(&self, cells: &Range<usize>, tag: Tag) {
-        self.shared.ledger.lock().volumes[self.index].begin(cells.clone(), tag);
+    fn end(&self, to: Writing, cells: &Range<usize>, outcome: Outcome) {
+        self.shared.ledger.lock().volumes[to.volume].end(to.turn, cells.clone(), outcome);
     }
 
-    fn end(&self, cells: &Range<usize>, outcome: Outcome) {
-        self.shared.ledger.lock().volumes[self.index].end(cells.clone(), outcome);
+    /// The server has made a change that began then.
+    fn changed(&self, to: Writing, begun: Instant) {
+        let mut ledger = self.shared.ledger.lock();
+        let checked = ledger.holders[to.volume].changed(self.process, begun);
+        ledger.expect(&format!("c{} v{}", self.index, to.volume), checked);
     }
 
-    async fn write(&mut self) {
-        let Some((open, _)) = self.own_open() else { return };
+    pub(super) async fn write(&mut self, to: Writing) -> Result<(), ErrorKind> {
         let cells = self.place(WRITE_CELLS_MAX);
         let tag = self.shared.ledger.lock().number();
         let mut bytes = vec![0; cells.len() * CELL_BYTES];
@@ -86,10 +121,11 @@ impl Actor {
             1 => Reach::Storage,
             _ => Reach::Here,
         };
-        self.begin(&cells, tag);
+        self.begin(to, &cells, tag);
+        let begun = Instant::now();
         let offset = Self::range(&cells).start();
-        let what = format!("write {cells:?} {tag} {reach:?}");
-        let written = self.client.fs.write(open, offset, &bytes, reach);
+        let what = format!("write v{} {cells:?} {tag} {reach:?}", to.volume);
+        let written = self.client.fs.write(to.open, offset, &bytes, reach);
         let written = self.timed(&what, Limit::GoesOn, written).await;
         let outcome = match (written, reach) {
             (Ok(()), _) => Outcome::Done,
@@ -97,27 +133,24 @@ impl Actor {
             (Err(_), Reach::Here) => Outcome::Undone,
             (Err(_), Reach::Server | Reach::Storage) => Outcome::Unknown,
         };
-        self.end(&cells, outcome);
+        self.end(to, &cells, outcome);
+        if written.is_ok() && reach != Reach::Here {
+            self.changed(to, begun);
+        }
+        if written.is_err()
+            && reach != Reach::Here
+            && let Some(handle) = self.handles[to.volume].as_mut()
+            && handle.told == Told::No
+        {
+            handle.told = Told::Perhaps;
+        }
         if written.is_ok() && reach == Reach::Storage {
-            let mut ledger = self.shared.ledger.lock();
-            let history = &mut ledger.volumes[self.index];
-            let now = history.sure();
-            history.reached_disk(&now);
+            self.saved(to.volume, |history| history.reached_disk(&history.sure(to.turn)));
         }
+        written
     }
 
-    pub(super) async fn flush(&mut self) {
-        let Some((open, _)) = self.own_open() else { return };
-        let then = self.shared.ledger.lock().volumes[self.index].sure();
-        let data_only = self.random.below(2) == 0;
-        let flushed = self.client.fs.flush(open, data_only);
-        if self.timed("fsync", Limit::GoesOn, flushed).await.is_ok() {
-            self.shared.ledger.lock().volumes[self.index].reached_disk(&then);
-        }
-    }
-
-    async fn reshape(&mut self) {
-        let Some((open, _)) = self.own_open() else { return };
+    async fn reshape(&mut self, to: Writing) -> Result<(), ErrorKind> {
         let cells = self.place_of_blocks();
         let how = match self.random.below(8) {
             0..5 => Reshape::Punch,
@@ -126,60 +159,59 @@ impl Actor {
         };
         let changes = how != Reshape::Allocate;
         if changes {
-            self.begin(&cells, ZEROS);
+            self.begin(to, &cells, ZEROS);
         }
-        let reshaped = self.client.fs.reshape(open, how, Self::range(&cells), false);
-        let what = format!("{how:?} {cells:?}");
+        let begun = Instant::now();
+        let reshaped = self.client.fs.reshape(to.open, how, Self::range(&cells), false);
+        let what = format!("{how:?} v{} {cells:?}", to.volume);
         let reshaped = self.timed(&what, Limit::GoesOn, reshaped).await;
         if changes {
-            self.end(&cells, outcome(&reshaped));
+            self.end(to, &cells, outcome(&reshaped));
         }
+        if reshaped.is_ok() {
+            self.changed(to, begun);
+        }
+        reshaped
     }
 
     /// A hole that is sent later.
-    async fn void(&mut self) {
-        let Some((open, _)) = self.own_open() else { return };
+    async fn void(&mut self, to: Writing) -> Result<(), ErrorKind> {
         let cells = self.place_of_blocks();
-        self.begin(&cells, ZEROS);
-        let made = self.client.fs.void(open, Self::range(&cells), Content::Hole);
-        let made = self.timed(&format!("hole {cells:?}"), Limit::GoesOn, made).await;
-        self.end(
-            &cells,
-            if made.is_ok() {
-                Outcome::Done
-            } else {
-                Outcome::Undone
-            },
-        );
+        self.begin(to, &cells, ZEROS);
+        let made = self.client.fs.void(to.open, Self::range(&cells), Content::Hole);
+        let what = format!("hole v{} {cells:?}", to.volume);
+        let made = self.timed(&what, Limit::GoesOn, made).await;
+        let outcome = if made.is_ok() {
+            Outcome::Done
+        } else {
+            Outcome::Undone
+        };
+        self.end(to, &cells, outcome);
+        made
     }
 
     /// Cuts the volume and makes it as long as it was.
-    async fn truncate(&mut self) {
-        let Some((_, id)) = self.own_open() else { return };
+    async fn truncate(&mut self, to: Writing) -> Result<(), ErrorKind> {
         let cut = self.place(1).start;
-        let all = self.shared.ledger.lock().volumes[self.index].cells();
+        let all = self.shared.ledger.lock().volumes[to.volume].cells();
         let cells = cut..all;
-        self.begin(&cells, ZEROS);
+        self.begin(to, &cells, ZEROS);
         let size = Self::range(&cells).start();
-        let shorter = self.client.fs.set_attr(id, Some(size), NewAttr::default());
+        let shorter = self.client.fs.set_attr(to.id, Some(size), NewAttr::default());
         let shorter = self
             .timed(&format!("truncate to {cut}"), Limit::GoesOn, shorter)
             .await;
-        self.end(&cells, outcome(&shorter));
-        if shorter.is_ok() {
-            // Should it fail, what is beyond reads as zeros all the same.
-            let _ = self.lengthen().await;
-        }
+        self.end(to, &cells, outcome(&shorter));
+        shorter?;
+        // Should it fail, what is beyond reads as zeros all the same.
+        self.lengthen(to).await
     }
 
-    /// Makes the own volume as long as it is to be.
-    pub(super) async fn lengthen(&self) -> Result<(), ErrorKind> {
-        let Some((_, id)) = self.own_open() else {
-            return Ok(());
-        };
-        let all = self.shared.ledger.lock().volumes[self.index].cells();
+    /// Makes a volume as long as it is to be.
+    pub(super) async fn lengthen(&self, to: Writing) -> Result<(), ErrorKind> {
+        let all = self.shared.ledger.lock().volumes[to.volume].cells();
         let size = Self::range(&(0..all)).end();
-        let longer = self.client.fs.set_attr(id, Some(size), NewAttr::default());
+        let longer = self.client.fs.set_attr(to.id, Some(size), NewAttr::default());
         self.timed("lengthen", Limit::GoesOn, longer).await.map(drop)
     }
 
@@ -228,17 +260,15 @@ impl Actor {
     }
 
     pub(super) fn check(&mut self, volume: usize, cells: &Range<usize>, tags: &[Tag]) {
+        let shared = Arc::clone(&self.shared);
+        let mut ledger = shared.ledger.lock();
+        let certain = self.is_certain(&ledger, volume);
         let Some(handle) = &mut self.handles[volume] else {
             return;
         };
-        let mut ledger = self.shared.ledger.lock();
         let who = format!("c{} reads v{volume}", self.index);
         for (cell, tag) in cells.clone().zip(tags) {
-            let history = &ledger.volumes[volume];
-            let checked = match &mut handle.view {
-                None => history.own(cell, *tag),
-                Some(view) => history.seen(view, cell, *tag),
-            };
+            let checked = handle.role.check(&ledger.volumes[volume], cell, *tag, certain);
             ledger.expect(&who, checked);
         }
     }
@@ -265,22 +295,13 @@ impl Actor {
             return;
         };
         let mut ledger = self.shared.ledger.lock();
+        let certain = self.is_certain(&ledger, volume);
         for hole in holes {
             let cell_of = |bytes: u64| usize::try_from(bytes).unwrap_or(0) / CELL_BYTES;
             for cell in cell_of(hole.start())..cell_of(hole.end()).min(all) {
-                let history = &ledger.volumes[volume];
-                let may_be = match &handle.view {
-                    None => history.own(cell, ZEROS).is_ok(),
-                    Some(view) => history.may_be_zero(view, cell),
-                };
-                if !may_be {
-                    let why = match &handle.view {
-                        None => history.own(cell, ZEROS),
-                        Some(view) => history.seen(&mut view.clone(), cell, ZEROS),
-                    };
-                    let text = format!("c{} v{volume}: data is called a hole: {why:?}", self.index);
-                    ledger.violation(text);
-                }
+                let checked = handle.role.may_be_zero(&ledger.volumes[volume], cell, certain);
+                let who = format!("c{} v{volume}: data is called a hole", self.index);
+                ledger.expect(&who, checked);
             }
         }
     }
@@ -306,6 +327,25 @@ impl Actor {
             }
         }
         holes
+    }
+}
+
+impl Role {
+    fn check(&mut self, history: &History, cell: usize, tag: Tag, certain: bool) -> Result<(), String> {
+        match self {
+            Self::Writes(turn) => history.own(*turn, cell, tag, certain),
+            Self::Reads(view) => history.seen(view, cell, tag),
+            Self::Looks => history.settled(cell, tag),
+        }
+    }
+
+    /// As if zeros were read, but a hole is not as good as that for what is seen later.
+    fn may_be_zero(&self, history: &History, cell: usize, certain: bool) -> Result<(), String> {
+        match self {
+            Self::Reads(view) => history.seen(&mut view.clone(), cell, ZEROS),
+            Self::Writes(turn) => history.own(*turn, cell, ZEROS, certain),
+            Self::Looks => history.settled(cell, ZEROS),
+        }
     }
 }
 

@@ -26,16 +26,25 @@ pub(crate) enum Bug {
     FrozenStamp,
     /// A restarted server does not remember which changes of names it made: see [`super::super::host`].
     ForgottenOperations,
+    /// A client that comes back for its lease is let in though another one has got it: its late writes are made.
+    IgnoredFence,
+    /// A lease is granted to everybody who asks for it.
+    LeaseForEveryone,
+    /// A restarted server does not remember who has which lease.
+    ForgottenLeases,
 }
 
 /// All of them.
-pub(crate) const BUGS: [Bug; 6] = [
+pub(crate) const BUGS: [Bug; 9] = [
     Bug::DroppedReplay,
     Bug::LyingFlush,
     Bug::LateWrite,
     Bug::DataCalledHole,
     Bug::FrozenStamp,
     Bug::ForgottenOperations,
+    Bug::IgnoredFence,
+    Bug::LeaseForEveryone,
+    Bug::ForgottenLeases,
 ];
 
 /// Writes between the two effects of a late one, and from one of those to the next.
@@ -56,6 +65,10 @@ struct State {
     looks: u64,
     drop_next: bool,
     late: Option<(Vec<u8>, u64)>,
+    /// Volumes whose leases were asked for, each with how many are asking now.
+    asking: BTreeMap<NodeId, usize>,
+    /// Volumes that never were.
+    phantoms: u64,
     stamps: BTreeMap<NodeId, Timestamp>,
 }
 
@@ -112,6 +125,35 @@ impl Bugs {
             lacuna_transport::range::ByteRange::new(first.range.start(), last.range.end())
         });
         whole.map_or(extents, |whole| vec![Extent::new(whole, ExtentKind::Hole)])
+    }
+
+    /// A client asks for the lease of a volume from now on; see [`Self::asked`].
+    pub(super) fn asks(&self, volume: NodeId) {
+        *self.state.lock().asking.entry(volume).or_default() += 1;
+    }
+
+    pub(super) fn asked(&self, volume: NodeId) {
+        *self.state.lock().asking.entry(volume).or_default() -= 1;
+    }
+
+    /// The first look at a volume that was opened: with these bugs it seems to be another one, whose lease nobody has.
+    /// Nothing but the lease follows from the birth that this look tells.
+    pub(super) fn first_attr(&self, attr: Attr) -> Attr {
+        let mut state = self.state.lock();
+        let asking = state.asking.get(&attr.id).copied();
+        let is_phantom = match self.bug {
+            Some(Bug::IgnoredFence) => asking == Some(0),
+            Some(Bug::LeaseForEveryone) => asking.is_some_and(|clients| clients > 0),
+            _ => false,
+        };
+        if !is_phantom {
+            return attr;
+        }
+        state.phantoms += 1;
+        Attr {
+            birth_ns: attr.birth_ns.wrapping_add(state.phantoms),
+            ..attr
+        }
     }
 
     pub(super) fn attr(&self, attr: Attr) -> Attr {

@@ -1,7 +1,7 @@
 //! One open volume of the simulated disk.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lacuna_server::backend::OpenVolume;
 use lacuna_server::error::{Error, ErrorKind, Result};
@@ -16,11 +16,17 @@ pub(super) struct Volume {
     inner: Arc<dyn OpenVolume>,
     disk: Arc<Disk>,
     life: Arc<Life>,
+    looked_at: AtomicBool,
 }
 
 impl Volume {
     pub(super) fn new(inner: Arc<dyn OpenVolume>, disk: Arc<Disk>, life: Arc<Life>) -> Self {
-        Self { inner, disk, life }
+        Self {
+            inner,
+            disk,
+            life,
+            looked_at: AtomicBool::new(false),
+        }
     }
 
     /// Fails while the disk is full.
@@ -35,7 +41,11 @@ impl Volume {
 impl OpenVolume for Volume {
     fn attr(&self) -> Result<Attr> {
         self.life.check()?;
-        Ok(self.disk.bugs.attr(self.inner.attr()?))
+        let attr = self.disk.bugs.attr(self.inner.attr()?);
+        if self.looked_at.swap(true, Ordering::AcqRel) {
+            return Ok(attr);
+        }
+        Ok(self.disk.bugs.first_attr(attr))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
