@@ -7,7 +7,8 @@
 # Usage: scripts/bench.sh [--quick] [--rounds N] [--systems "A B"] [--rows "A B"] [--bound SECONDS]
 #                         [--link CONDITIONS]... [--no-local] [--crowd] [--json FILE] [--plots FOLDER]
 #
-#   --quick    volumes 16 times smaller, one round, short bounds: about a minute, and good for finding out whether it works
+#   --quick    volumes 16 times smaller, one round, short bounds: about a minute, without sshfs if no
+#              systems are named; good for finding out whether it works
 #   --link     measures over an emulated link as well, for example rtt=20ms,loss=1%,rate=1gbit; `each` is 1, 20 and
 #              100 ms with 0 and 1 % of loss at 1 Gbit/s. Can be given several times
 #   --no-local leaves the rows without a link out
@@ -19,6 +20,7 @@
 # Rounds are interleaved, each row has a fresh mount, the server's page cache is warm, and the table shows
 # medians with their spread. The full run needs 30 GiB of disk for a while: some copies lose their holes.
 set -euo pipefail
+export RUST_BACKTRACE=0
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/packages.sh
 . scripts/lib/packages.sh
@@ -35,7 +37,7 @@ random_seconds=5
 write_mib=1024
 write_seconds=5
 bound=120
-systems="lacuna nbdfuse qemu sshfs local null quic"
+systems=""
 wanted=""
 conditions=(local)
 crowd=no
@@ -61,6 +63,10 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+
+# The slowest one has no place in a minute.
+[ -n "$systems" ] || [ $size = full ] || systems="lacuna nbdfuse qemu local null quic"
+[ -n "$systems" ] || systems="lacuna nbdfuse qemu sshfs local null quic"
 
 need_fuse
 need_rust

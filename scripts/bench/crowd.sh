@@ -1,7 +1,7 @@
 # A server with many mounts, for bench.sh --crowd: its memory, and how long one of its mounts waits for 4 KiB.
 #
-# Measured alone, beside mounts that are idle, and beside some of these that read at random as fast as they can. Only lacuna:
-# the others have a client process for each volume, and no server that many mounts share.
+# Each mount is that of a client of its own, as on as many hosts. Measured alone, beside mounts that are idle, and beside
+# some of these that read at random as fast as they can. Only lacuna.
 # Sourced by bench.sh.
 #
 # shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with bench.sh
@@ -9,6 +9,8 @@
 crowd_idle=200
 crowd_busy=16
 crowd_samples=3
+# The default of 1 GiB has room for about half as many sessions; memory is taken as it is used, not before.
+crowd_memory=4G
 
 crowd_mib() {
     awk '/^VmRSS/ { print $2 / 1024 }' "/proc/${servers[lacuna]}/status"
@@ -33,10 +35,14 @@ measure_crowd() {
     say "a server with $crowd_idle idle mounts and $crowd_busy busy ones"
     client_cpu=- server_cpu=-
     cp "$volumes/dense" /dev/null
+    kill "${servers[lacuna]}"
+    await_end "${servers[lacuna]}"
+    start_lacuna --memory "$crowd_memory"
     crowd_state "one mount"
     for number in $(seq "$crowd_idle"); do
-        mkdir -p "$work/crowd/$number"
-        lacuna_here mount "$lacuna_at" "$work/crowd/$number"
+        mkdir -p "$work/crowd/$number/mnt" "$work/crowd/$number/client"
+        admit_lacuna "$work/crowd/$number/client"
+        lacuna_of "$work/crowd/$number/client" mount "$lacuna_at" "$work/crowd/$number/mnt"
     done
     crowd_state "beside $crowd_idle idle mounts"
     for number in $(seq "$crowd_busy"); do
@@ -50,11 +56,11 @@ measure_crowd() {
         wait "$pid" 2>/dev/null || true
     done
     for number in $(seq "$crowd_idle"); do
-        take_away "$work/crowd/$number" lacuna_here umount "$work/crowd/$number"
+        take_away "$work/crowd/$number/mnt" lacuna_of "$work/crowd/$number/client" umount "$work/crowd/$number/mnt"
     done
 }
 
 # Reads until it is told to end: as many seconds as all samples take, and more.
 crowd_reader() {
-    exec "$bin/measure" random "$work/crowd/$1/dense" 1 600 "$((1000 + $1))" >/dev/null
+    exec "$bin/measure" random "$work/crowd/$1/mnt/dense" 1 600 "$((1000 + $1))" >/dev/null
 }

@@ -50,6 +50,11 @@ mib_of() {
     du --block-size=1M "$1" 2>/dev/null | cut -f1
 }
 
+# A copy that lost its holes is worth a line: note_copy NAME FIGURE COPY.
+note_copy() {
+    [[ "$2" == *stopped* || "$2" == -* ]] || printf '%s\t%s\n' "$1" "$(mib_of "$3")" >>"$work/copy-mib"
+}
+
 # timed TARGET COMMAND...: seconds of the command. If its time is up, it got as far as the target is large on disk.
 timed() {
     local target=$1 start status=0
@@ -75,10 +80,11 @@ measured() {
 }
 
 row_copy() {
+    local figure
     rm -f "$work/copy"
-    timed "$work/copy" cp --sparse=auto "$file" "$work/copy"
-    # A copy that lost its holes is worth a line.
-    printf '%s\t%s\n' "$1" "$(mib_of "$work/copy")" >>"$work/copy-mib"
+    figure=$(timed "$work/copy" cp --sparse=auto "$file" "$work/copy")
+    echo "$figure"
+    note_copy "$1" "$figure" "$work/copy"
     rm -f "$work/copy"
 }
 
@@ -141,7 +147,7 @@ row_punch() { measured punch "$file" "$((write_mib / 4))" "$bound"; }
 # Another volume beside $file is needed, which a system that shows one file does not have.
 row_inside() {
     [ -n "$beside" ] || { echo "- it shows one file" && return; }
-    measured inside "$beside/source" "$beside/target"
+    measured inside "$beside/source" "$beside/target" "$bound"
 }
 
 # The bare transfer has no mount: it moves as much as the others, and says what its client used.
@@ -159,10 +165,12 @@ row_random1_quic() { quic ask "$random_seconds"; }
 # convert` over NBD without TLS (which does not, as cp and rsync), and rsync over
 # ssh; cp is the local one. The target is made anew each time.
 row_pull() {
+    local figure
     rm -f "$work/copy"
     "pull_$1" sparse "$work/copy"
-    timed "$work/copy" "${transfer[@]}"
-    printf 'pull %s\t%s\n' "$1" "$(mib_of "$work/copy")" >>"$work/copy-mib"
+    figure=$(timed "$work/copy" "${transfer[@]}")
+    echo "$figure"
+    note_copy "pull $1" "$figure" "$work/copy"
     rm -f "$work/copy"
 }
 
@@ -195,11 +203,13 @@ row_delta() {
 }
 
 row_push() {
+    local figure
     rm -f "$volumes/pushed" "$work/upload"
     cp --sparse=auto --reflink=never "$volumes/sparse" "$work/upload"
     sync -f "$work"
     "push_$1" "$work/upload" pushed
-    timed "$volumes/pushed" "${transfer[@]}"
-    printf 'push %s\t%s\n' "$1" "$(mib_of "$volumes/pushed")" >>"$work/copy-mib"
+    figure=$(timed "$volumes/pushed" "${transfer[@]}")
+    echo "$figure"
+    note_copy "push $1" "$figure" "$volumes/pushed"
     rm -f "$volumes/pushed" "$work/upload"
 }

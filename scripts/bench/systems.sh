@@ -98,20 +98,34 @@ start_quic() {
 mount_quic() { file='' clients=(); }
 unmount_quic() { :; }
 
+# start_lacuna [OPTION]...
 start_lacuna() {
-    LACUNA_STATE=$work/client "$bin/lacuna" key >"$work/client.key"
-    "${on_server[@]}" "$bin/lacunad" serve "$volumes" --listen "$server_ip:0" --state "$work/server" \
+    "${on_server[@]}" "$bin/lacunad" serve "$volumes" --listen "$server_ip:0" --state "$work/server" "$@" \
         >"$work/lacunad.out" 2>"$work/lacunad.log" &
     pids+=($!)
     servers[lacuna]=$!
     await grep -q 'identity sha256:' "$work/lacunad.out"
     lacuna_at=$(sed -n 's/.* on \(.*\), identity .*/\1/p' "$work/lacunad.out")
-    LACUNA_STATE=$work/server "$bin/lacunad" allow "$(grep -o 'sha256:[0-9a-f]*' "$work/client.key")" >/dev/null
-    LACUNA_STATE=$work/client "$bin/lacuna" trust "$lacuna_at" "$(grep -o 'sha256:[0-9a-f]*' "$work/lacunad.out")" >/dev/null
+    admit_lacuna "$work/client"
+}
+
+# Makes a client, which has this state folder, and the server known to each other.
+admit_lacuna() {
+    local key
+    key=$(LACUNA_STATE=$1 "$bin/lacuna" key | grep -o 'sha256:[0-9a-f]*')
+    LACUNA_STATE=$work/server "$bin/lacunad" allow "$key" >/dev/null
+    LACUNA_STATE=$1 "$bin/lacuna" trust "$lacuna_at" "$(grep -o 'sha256:[0-9a-f]*' "$work/lacunad.out")" >/dev/null
+}
+
+# lacuna_of STATE WORD...: the command of one client.
+lacuna_of() {
+    local state=$1
+    shift
+    "${on_client[@]}" env LACUNA_STATE="$state" "$bin/lacuna" "$@"
 }
 
 lacuna_here() {
-    "${on_client[@]}" env LACUNA_STATE="$work/client" "$bin/lacuna" "$@"
+    lacuna_of "$work/client" "$@"
 }
 
 mount_lacuna() {

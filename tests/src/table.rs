@@ -35,6 +35,28 @@ pub struct Measurement {
     pub server_cpu_s: Option<f64>,
 }
 
+/// What a ratio is when the time of one of the two was up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RatioIs {
+    #[default]
+    Exact,
+    /// The other one would have taken longer.
+    AtLeast,
+    /// The first one would have taken longer.
+    AtMost,
+}
+
+impl RatioIs {
+    fn sign(self) -> &'static str {
+        match self {
+            Self::Exact => "",
+            Self::AtLeast => ">",
+            Self::AtMost => "<",
+        }
+    }
+}
+
 /// All rounds of one row on one system.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
@@ -47,6 +69,7 @@ pub struct Cell {
     pub high: Option<f64>,
     /// How many times better the first system of the row is.
     pub ratio: Option<f64>,
+    pub ratio_is: RatioIs,
     /// How far a round got whose time was up.
     pub stopped: Option<String>,
 }
@@ -156,7 +179,9 @@ fn cells(measurements: &[Measurement]) -> Vec<Cell> {
         })
         .collect();
     for index in 0..cells.len() {
-        cells[index].ratio = ratio(&cells, &cells[index]);
+        if let Some((ratio, is)) = ratio(&cells, &cells[index]) {
+            (cells[index].ratio, cells[index].ratio_is) = (Some(ratio), is);
+        }
     }
     cells
 }
@@ -171,22 +196,30 @@ fn empty(one: &Measurement) -> Cell {
         low: None,
         high: None,
         ratio: None,
+        ratio_is: RatioIs::Exact,
         stopped: None,
     }
 }
 
-fn ratio(cells: &[Cell], cell: &Cell) -> Option<f64> {
+fn ratio(cells: &[Cell], cell: &Cell) -> Option<(f64, RatioIs)> {
     let first = cells
         .iter()
         .find(|other| other.condition == cell.condition && other.row == cell.row)?;
     let (ours, theirs) = (first.median?, cell.median?);
-    let (better, worse) = if is_less_better(&cell.unit) {
-        (theirs, ours)
-    } else {
-        (ours, theirs)
+    let is_time = is_less_better(&cell.unit);
+    let is = match (
+        is_time && first.stopped.is_some(),
+        is_time && cell.stopped.is_some(),
+    ) {
+        (false, false) => RatioIs::Exact,
+        (false, true) => RatioIs::AtLeast,
+        (true, false) => RatioIs::AtMost,
+        // Neither came to its end: nothing is known.
+        (true, true) => return None,
     };
+    let (better, worse) = if is_time { (theirs, ours) } else { (ours, theirs) };
     // Nothing was measured that can be compared: less than a tick of the clock, or no byte in time.
-    (worse > 0.0).then_some(better / worse)
+    (worse > 0.0).then_some((better / worse, is))
 }
 
 fn median(sorted: &[f64]) -> Option<f64> {
@@ -237,7 +270,7 @@ fn described(cell: &Cell) -> String {
         cell.unit
     );
     if let Some(ratio) = cell.ratio {
-        text += &format!("  x {ratio:.2}");
+        text += &format!("  x {}{ratio:.2}", cell.ratio_is.sign());
     }
     if let Some(share) = share_of_link(cell, median) {
         text += &format!("  {share:.0} % of the link");
@@ -299,11 +332,29 @@ mod tests {
             "rtt=20ms,rate=1gbit cp s other 1 120 at_3_MiB - -",
             "rtt=20ms,rate=1gbit read MiB/s lacuna 1 119.2  - -",
         ]));
-        assert_eq!(cells[2].ratio, Some(60.0));
+        assert_eq!(
+            (cells[2].ratio, cells[2].ratio_is),
+            (Some(60.0), RatioIs::AtLeast)
+        );
         let text = render(&cells).unwrap();
         assert!(text.contains(">120 s"), "{text}");
+        assert!(text.contains("x >60.00"), "{text}");
         assert!(text.contains("stopped at_3_MiB"), "{text}");
         assert!(text.contains("100 % of the link"), "{text}");
+    }
+
+    #[test]
+    fn nothing_is_said_of_two_that_were_stopped() {
+        let cells = cells(&lines(&[
+            "local cp s lacuna 1 5 at_1_MiB - -",
+            "local cp s slow 1 5 at_2_MiB - -",
+            "local cp s fast 1 1  - -",
+            "local read MiB/s lacuna 1 5 at_1_MiB - -",
+            "local read MiB/s slow 1 1 at_2_MiB - -",
+        ]));
+        assert_eq!(cells[1].ratio, None);
+        assert_eq!((cells[2].ratio, cells[2].ratio_is), (Some(0.2), RatioIs::AtMost));
+        assert_eq!((cells[4].ratio, cells[4].ratio_is), (Some(5.0), RatioIs::Exact));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Usage: `measure make FOLDER full|quick`, `measure port`, `measure cpu PROCESS...`, `measure table RAW FACTS JSON`,
 //! `measure plot JSON FOLDER`, `measure walk|read FILE BOUND`, `measure write|dribble|punch FILE MIB BOUND`,
-//! `measure random FILE THREADS SECONDS SEED`, `measure seeks|sync FILE SECONDS`, `measure inside SOURCE TARGET`,
+//! `measure random FILE THREADS SECONDS SEED`, `measure seeks|sync FILE SECONDS`, `measure inside SOURCE TARGET BOUND`,
 //! `measure scribble FILE COUNT`.
 //!
 //! Bounds are in seconds; what takes longer is stopped and says how far it got.
@@ -50,7 +50,11 @@ fn main() -> Result<()> {
         ["seeks", file, seconds] => figure(measure::seek::seeks(Path::new(file), seconds.parse()?)),
         ["sync", file, seconds] => figure(measure::sync(Path::new(file), seconds.parse()?)),
         ["scribble", file, count] => scribble(Path::new(file), count.parse()?),
-        ["inside", source, target] => figure(measure::inside(Path::new(source), Path::new(target))),
+        ["inside", source, target, bound] => figure(measure::inside(
+            Path::new(source),
+            Path::new(target),
+            bound.parse()?,
+        )),
         _ => bail!("see the head of measure.rs for the arguments"),
     }
 }

@@ -82,7 +82,7 @@ fn draw(title: &str, cells: &[&Cell]) -> Result<String> {
             colour(&cell.system)
         )?;
         text(&mut bars, (LEFT - 8.0, y + BAR - 2.0), "end", &cell.system)?;
-        let sign = if cell.stopped.is_some() { "more than " } else { "" };
+        let sign = cell.ratio_is.sign();
         text(
             &mut bars,
             (to + 4.0, y + BAR - 2.0),
@@ -149,6 +149,7 @@ fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, words: &str) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::RatioIs;
 
     fn cell(system: &str, ratio: f64) -> Cell {
         Cell {
@@ -160,6 +161,7 @@ mod tests {
             low: Some(1.0),
             high: Some(1.0),
             ratio: Some(ratio),
+            ratio_is: RatioIs::Exact,
             stopped: None,
         }
     }
