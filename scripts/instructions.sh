@@ -13,8 +13,8 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/packages.sh
 . scripts/lib/packages.sh
 
-# In per mille of the figure that is written down.
-tolerance=50
+# In percent of the figure that is written down.
+tolerance=5
 few=2000
 many=6000
 paths="extent-map-seek cached-read-4k server-read-4k"
@@ -67,11 +67,11 @@ for path in $paths; do
     known=$(awk -F '\t' -v path="$path" '$1 == path { print $2 }' "$table")
     [ -n "$known" ] || fail "$path is not in $table: run scripts/instructions.sh --update"
     printf '%-16s %6s instructions each, %s before\n' "$path" "$found" "$known"
-    if [ "$found" -gt $((known + known * tolerance / 1000)) ]; then
-        printf '%s got dearer by more than %s per mille. What costs them: valgrind --tool=callgrind %s %s %s, then callgrind_annotate.\nIf it is worth it, or the compiler is another one: scripts/instructions.sh --update, and say why in the commit.\n' \
+    if [ "$found" -gt $((known + known * tolerance / 100)) ]; then
+        printf '%s got dearer by more than %s %%. What costs them: valgrind --tool=callgrind %s %s %s, then callgrind_annotate.\nIf it is worth it, or the compiler is another one: scripts/instructions.sh --update, and say why in the commit.\n' \
             "$path" $tolerance "$program" "$path" $many >&2
         status=1
-    elif [ "$found" -lt $((known - known * tolerance / 1000)) ]; then
+    elif [ "$found" -lt $((known - known * tolerance / 100)) ]; then
         printf '%s got cheaper: run scripts/instructions.sh --update, so that it stays so.\n' "$path" >&2
     fi
 done
