@@ -154,7 +154,7 @@ row_inside() {
 quic() {
     local what=$1
     shift
-    "${on_client[@]}" "$bin/bare_quic" "$what" "${quic_at[@]}" "$@" 2>"$work/client-cpu"
+    timeout --kill-after=5 "$((2 * bound + 60))" "${on_client[@]}" "$bin/bare_quic" "$what" "${quic_at[@]}" "$@" 2>"$work/client-cpu"
 }
 
 row_first_quic() { quic receive "$write_mib" "$bound"; }

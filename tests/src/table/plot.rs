@@ -12,12 +12,12 @@ use anyhow::{Context, Result};
 use super::{Cell, Report};
 
 /// All in pixels.
-const LEFT: f64 = 330.0;
-const PER_DECADE: f64 = 150.0;
+const LEFT: f64 = 390.0;
+const PER_DECADE: f64 = 120.0;
 const BAR: f64 = 12.0;
 const GAP: f64 = 10.0;
 const TOP: f64 = 54.0;
-const TEXT_BEHIND: f64 = 230.0;
+const TEXT_BEHIND: f64 = 80.0;
 
 /// Powers of ten that the axis shows, at most: what lies beyond is drawn at its end, with its number beside it.
 const DECADES_MIN: i32 = -2;
@@ -71,7 +71,7 @@ fn draw(title: &str, cells: &[&Cell]) -> Result<String> {
         if cell.row != row {
             row = &cell.row;
             y += GAP;
-            text(&mut bars, (LEFT - 90.0, y + BAR - 2.0), "end", row)?;
+            text(&mut bars, (LEFT - 80.0, y + BAR - 2.0), "end", row)?;
         }
         let (from, to) = (x(1.0).min(x(ratio)), x(1.0).max(x(ratio)));
         writeln!(
@@ -180,11 +180,11 @@ mod tests {
         assert_eq!(svg.matches("<rect x=").count(), 3, "{svg}");
         let (one, tenth) = (x(1.0), x(0.1));
         assert!(
-            svg.contains(&format!(r#"<rect x="{one:.1}" y="64.0" width="150.0""#)),
+            svg.contains(&format!(r#"<rect x="{one:.1}" y="64.0" width="120.0""#)),
             "{svg}"
         );
         assert!(
-            svg.contains(&format!(r#"<rect x="{tenth:.1}" y="76.0" width="150.0""#)),
+            svg.contains(&format!(r#"<rect x="{tenth:.1}" y="76.0" width="120.0""#)),
             "{svg}"
         );
         assert!(svg.contains("a &lt; b"), "{svg}");
