@@ -16,7 +16,7 @@ declare -A servers=()
 
 # Waits until the rest of the words, as a command, succeeds.
 await() {
-    local deadline=$((SECONDS + 20))
+    local deadline=$((SECONDS + 60))
     until "$@" >/dev/null 2>&1; do
         [ $SECONDS -lt $deadline ] || fail "timed out: $*"
         sleep 0.05
@@ -74,6 +74,7 @@ unmount_local() { :; }
 start_null() { :; }
 
 mount_null() {
+    rm -f "$work/null.out"
     "$bin/null_fuse" "$work/mnt" "$1" "$volumes/$1" >"$work/null.out" 2>>"$work/null.log" &
     client_pid=$!
     pids+=("$client_pid")
@@ -85,6 +86,8 @@ mount_null() {
 unmount_null() {
     take_away "$work/mnt" umount "$work/mnt"
     await_end "$client_pid"
+    # What had to be killed leaves a dead mount.
+    ! is_mounted "$work/mnt" || umount --lazy "$work/mnt"
 }
 
 start_quic() {
