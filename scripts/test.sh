@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must hold, as CI runs it: format, lints, builds without features, all tests, documentation,
-# dependencies, fuzz targets. Root and /dev/fuse are needed, for the tests mount file systems.
+# Everything that must hold, as CI runs it: format, lints, builds without features, all tests, instructions of hot paths,
+# documentation, dependencies, fuzz targets. Root and /dev/fuse are needed, for the tests mount file systems.
 #
 # Usage: scripts/test.sh
 #
@@ -62,7 +62,7 @@ step "format"
 cargo fmt --all --check
 
 step "lints"
-cargo clippy --profile $profile --workspace --all-targets --features lacuna-tests/long --locked --quiet
+cargo clippy --profile $profile --workspace --all-targets --features lacuna-tests/long,lacuna-tests/limits --locked --quiet
 
 step "builds without features"
 cargo check --profile $profile -p lacuna-transport --no-default-features --locked --quiet
@@ -70,7 +70,7 @@ cargo check --profile $profile -p lacuna --no-default-features --locked --quiet
 
 step "scripts"
 if command -v shellcheck >/dev/null 2>&1; then
-    shellcheck --external-sources scripts/*.sh scripts/suites/*.sh .ci/run
+    shellcheck --external-sources scripts/*.sh scripts/bench/*.sh scripts/suites/*.sh .ci/run
 else
     bash -n scripts/*.sh scripts/*/*.sh .ci/run
 fi
@@ -101,6 +101,9 @@ else
     cargo test --profile $profile --workspace --all-targets --locked --quiet -- --test-threads=2
 fi
 cargo test --profile $profile --workspace --doc --locked --quiet
+
+step "instructions"
+scripts/instructions.sh --profile $profile
 
 step "suites of others"
 LACUNA_BIN_DIR="$(realpath "$target")/$profile" scripts/suites.sh short

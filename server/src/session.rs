@@ -49,6 +49,8 @@ use quinn::Connection;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+#[cfg(feature = "testing")]
+pub use self::read::read_here;
 use self::work::Work;
 use crate::backend::stream::Stream;
 use crate::catalog::events::EventQueue;

@@ -72,6 +72,16 @@ impl Session {
     }
 }
 
+/// A read without its session and on this thread, also where it has to wait: for counting what it executes.
+#[cfg(feature = "testing")]
+pub fn read_here(
+    buffers: &Arc<BufferPool>,
+    node: &Arc<OpenNode>,
+    request: &ReadRequest,
+) -> Result<(Generation, Bytes)> {
+    finish(node, request, begin(buffers, node, request)?)
+}
+
 /// Copies as much as can be had without waiting.
 fn begin(buffers: &Arc<BufferPool>, node: &Arc<OpenNode>, request: &ReadRequest) -> Result<Partial> {
     let bytes = usize::try_from(request.bytes()).map_err(|_| {

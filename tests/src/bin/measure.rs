@@ -1,21 +1,22 @@
-//! What scripts/bench.sh measures with: makes its volumes, times walks and reads, and prints the table.
+//! What scripts/bench.sh measures with: makes its volumes, times what is done to them, prints the table, draws plots.
 //!
-//! Usage: `measure make FOLDER full|quick`, `measure walk FILE`, `measure read FILE`, `measure port`,
-//! `measure table RAW JSON`, `measure write|dribble|punch FILE MIB`, `measure sync FILE SECONDS`,
-//! `measure inside SOURCE TARGET`, `measure scribble FILE COUNT`.
+//! Usage: `measure make FOLDER full|quick`, `measure port`, `measure cpu PROCESS...`, `measure table RAW FACTS JSON`,
+//! `measure plot JSON FOLDER`, `measure walk|read FILE BOUND`, `measure write|dribble|punch FILE MIB BOUND`,
+//! `measure random FILE THREADS SECONDS SEED`, `measure seeks|sync FILE SECONDS`, `measure inside SOURCE TARGET BOUND`,
+//! `measure scribble FILE COUNT`.
+//!
+//! Bounds are in seconds; what takes longer is stopped and says how far it got.
 
 use std::env;
-use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::fs::OpenOptions;
 use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use lacuna_tests::measure;
+use lacuna_tests::measure::{self, Figure};
 use lacuna_tests::random::Random;
-use lacuna_tests::samples::write_sparse;
+use lacuna_tests::samples::{write_comb, write_sparse};
 use lacuna_tests::seek_map::SeekMap;
 use lacuna_tests::table;
 
@@ -23,28 +24,43 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// How many times smaller the volumes of `--quick` are: a run has a minute.
+const QUICK_PART: u64 = 16;
+
 fn main() -> Result<()> {
     let words: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["make", folder, "full"] => make(Path::new(folder), 1),
-        ["make", folder, "quick"] => make(Path::new(folder), 8),
-        ["walk", file] => walk(Path::new(file)),
-        ["read", file] => read(Path::new(file)),
+        ["make", folder, "quick"] => make(Path::new(folder), QUICK_PART),
         ["port"] => port(),
-        ["table", raw, json] => table::print(Path::new(raw), Path::new(json)),
-        ["write", file, mib] => figure(measure::write(Path::new(file), mib.parse()?)),
-        ["dribble", file, mib] => figure(measure::dribble(Path::new(file), mib.parse()?)),
-        ["punch", file, mib] => figure(measure::punch(Path::new(file), mib.parse()?)),
+        ["cpu", ref processes @ ..] => cpu(processes),
+        ["table", raw, facts, json] => table::print(Path::new(raw), Path::new(facts), Path::new(json)),
+        ["plot", json, folder] => table::plot(Path::new(json), Path::new(folder)),
+        ["walk", file, bound] => walk(Path::new(file), bound.parse()?),
+        ["read", file, bound] => figure(measure::read(Path::new(file), bound.parse()?)),
+        ["write", file, mib, bound] => figure(measure::write(Path::new(file), mib.parse()?, bound.parse()?)),
+        ["dribble", file, mib, bound] => {
+            figure(measure::dribble(Path::new(file), mib.parse()?, bound.parse()?))
+        }
+        ["punch", file, mib, bound] => figure(measure::punch(Path::new(file), mib.parse()?, bound.parse()?)),
+        ["random", file, threads, seconds, seed] => {
+            random(Path::new(file), threads.parse()?, seconds.parse()?, seed.parse()?)
+        }
+        ["seeks", file, seconds] => figure(measure::seek::seeks(Path::new(file), seconds.parse()?)),
         ["sync", file, seconds] => figure(measure::sync(Path::new(file), seconds.parse()?)),
         ["scribble", file, count] => scribble(Path::new(file), count.parse()?),
-        ["inside", source, target] => figure(measure::inside(Path::new(source), Path::new(target))),
+        ["inside", source, target, bound] => figure(measure::inside(
+            Path::new(source),
+            Path::new(target),
+            bound.parse()?,
+        )),
         _ => bail!("see the head of measure.rs for the arguments"),
     }
 }
 
-fn figure(figure: Result<f64>) -> Result<()> {
-    println!("{:.3}", figure?);
+fn figure(figure: Result<Figure>) -> Result<()> {
+    println!("{}", figure?);
     Ok(())
 }
 
@@ -58,6 +74,9 @@ fn make(folder: &Path, part: u64) -> Result<()> {
         92,
         spread(&mut random, 1900 / part, 565 * KIB, 16 * GIB / part),
     )?;
+    // A million extents of one block, each beside a hole of one block.
+    write_comb(&folder.join("million"), 1_000_000 / part, 4 * KIB)?;
+    write_comb(&folder.join("thousand"), 1000, 4 * KIB)?;
     // 64 GiB with 65,153 extents of one block.
     let extents = spread(&mut random, 65_153 / part, 4 * KIB, 64 * GIB / part);
     write_sparse(&folder.join("extents"), 64 * GIB / part, 93, extents)?;
@@ -99,29 +118,25 @@ fn spread(random: &mut Random, count: u64, length: u64, size: u64) -> Vec<(u64, 
         .collect()
 }
 
-/// Prints the seconds of a whole walk and how many extents of data it found.
-fn walk(path: &Path) -> Result<()> {
-    let file = File::open(path)?;
-    let start = Instant::now();
-    let map = SeekMap::of(&file)?;
-    println!("{:.6} {}", start.elapsed().as_secs_f64(), map.data().count());
+/// Prints the figure of a walk, and then how many extents of data it found.
+fn walk(path: &Path, bound: f64) -> Result<()> {
+    let (figure, extents) = measure::seek::walk(path, bound)?;
+    println!("{extents} {figure}");
     Ok(())
 }
 
-/// Prints the seconds of reading a file from its start to its end, opening included, and its bytes.
-fn read(path: &Path) -> Result<()> {
-    let mut buffer = vec![0; 1 << 20];
-    let start = Instant::now();
-    let mut file = File::open(path)?;
-    let mut total = 0;
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            break;
-        }
-        total += count;
-    }
-    println!("{:.6} {total}", start.elapsed().as_secs_f64());
+/// Prints the rate of random reads, and what half and 99 of 100 of them took at most, in microseconds.
+fn random(path: &Path, threads: usize, seconds: f64, seed: u64) -> Result<()> {
+    let reads = measure::random::read(path, threads, seconds, seed)?;
+    let (half, most) = (reads.percentile_us(50), reads.percentile_us(99));
+    println!("{:.1} {half:.1} {most:.1}", reads.rate);
+    Ok(())
+}
+
+/// Prints the seconds that processes and their descendants have used so far.
+fn cpu(processes: &[&str]) -> Result<()> {
+    let processes: Result<Vec<_>, _> = processes.iter().map(|word| word.parse()).collect();
+    println!("{:.2}", measure::cpu::seconds(&processes?));
     Ok(())
 }
 
