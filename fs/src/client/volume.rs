@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lacuna_transport::attr::{Attr, NewAttr};
+use lacuna_transport::attr::Attr;
 use lacuna_transport::digest::UnitHash;
 use lacuna_transport::extent::Extent;
 use lacuna_transport::id::NodeId;
@@ -155,8 +155,7 @@ impl<R: Remote> Volume<R> {
 
     /// Grows with a hole, or cuts.
     pub async fn resize(&self, size: u64) -> Result<()> {
-        let resized = self.fs().set_attr(self.opened.id, Some(size), NewAttr::default());
-        resized.await.map(drop)
+        self.fs().resize_open(self.open_id(), size).await
     }
 
     /// The extents of `range`, in order and without gaps, cut at the end of the volume; neighbours differ.

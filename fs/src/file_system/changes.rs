@@ -152,6 +152,14 @@ impl<R: Remote> FileSystem<R> {
         }
     }
 
+    /// Sets the size of an open volume, as one of the changes that its handle makes.
+    pub async fn resize_open(&self, open: OpenId, size: u64) -> Result<()> {
+        let open = self.writable(open)?;
+        let path = open.volume.path();
+        let resized = open.volume.resize(open.fences, size);
+        self.going_on(("truncate", &path), resized).await
+    }
+
     /// Sets the size of a volume, open or not.
     async fn resize(&self, volume: &Arc<Volume<R>>, size: u64) -> Result<()> {
         let path = volume.path();

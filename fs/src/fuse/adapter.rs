@@ -573,7 +573,7 @@ impl<R: Remote> Filesystem for Adapter<R> {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _open: Option<FileHandle>,
+        open: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -588,6 +588,7 @@ impl<R: Remote> Filesystem for Adapter<R> {
                 accessed: atime.map(new_time),
                 modified: mtime.map(new_time),
             };
+            let size = size.map(|size| (size, open.map(|open| OpenId(open.0))));
             self.set_attr(request.uid(), NodeId(ino.0), size, attr, reply);
         });
     }

@@ -60,6 +60,7 @@ fn one_that_comes_back_too_late_changes_nothing() -> Result<()> {
     let anew = open_to_write(&stage.a)?;
     anew.write_all_at(b"again", 0)?;
     anew.sync_all()?;
+    ensure_errno(first.set_len(3), Errno::IO, "cutting through the late descriptor")?;
     let original = fs::read(stage.original())?;
     ensure!(original.starts_with(b"again") && original[4096..].starts_with(b"other"));
     drop((first, anew));

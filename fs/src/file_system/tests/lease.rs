@@ -87,6 +87,7 @@ async fn one_that_had_saved_everything_loses_nothing() {
     assert_eq!(fs.shared().counters.lost_bytes.value(), 0);
     assert_eq!(bytes(&fs, open, at(0, 5)).await, b"saved");
     assert_eq!(kind(write(&fs, open, 0, b"late").await), ErrorKind::Fenced);
+    assert_eq!(kind(fs.resize_open(open, 3).await), ErrorKind::Fenced);
     fs.set_attr(id, Some(2), NewAttr::default()).await.unwrap();
     assert_eq!(remote.content(&path("v")).unwrap().size, 2);
 }

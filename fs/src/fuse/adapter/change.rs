@@ -208,13 +208,25 @@ impl<R: Remote> Adapter<R> {
         }
     }
 
-    pub(super) fn set_attr(&self, uid: u32, id: NodeId, size: Option<u64>, attr: NewAttr, reply: ReplyAttr) {
+    /// `size` may come with the handle through which it is set.
+    pub(super) fn set_attr(
+        &self,
+        uid: u32,
+        id: NodeId,
+        size: Option<(u64, Option<OpenId>)>,
+        attr: NewAttr,
+        reply: ReplyAttr,
+    ) {
         self.spawn(async move |fs| {
             let set = async {
                 if size.is_some() {
                     strip_set_id(&fs, uid, id).await?;
                 }
-                fs.set_attr(id, size, attr).await
+                if let Some((size, Some(open))) = size {
+                    fs.resize_open(open, size).await?;
+                    return fs.set_attr(id, None, attr).await;
+                }
+                fs.set_attr(id, size.map(|(size, _)| size), attr).await
             };
             match set.await {
                 Ok(attr) => reply.attr(&TTL, &file_attr(&attr)),
