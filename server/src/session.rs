@@ -116,6 +116,8 @@ pub(crate) struct Session {
     features: OnceLock<Features>,
     /// Set by a hello that names one.
     instance: OnceLock<InstanceKey>,
+    /// Set by a hello that tells it: how long this client waits for an answer.
+    patience: OnceLock<Duration>,
     /// Set when the hello was answered.
     welcomed: OnceLock<()>,
     work: Work,
@@ -160,6 +162,7 @@ impl Session {
             },
             features: OnceLock::new(),
             instance: OnceLock::new(),
+            patience: OnceLock::new(),
             welcomed: OnceLock::new(),
             work: Work::new(),
             listings: Semaphore::new(LISTINGS_MAX),

@@ -29,10 +29,10 @@ fn peer<F: Future<Output = ()> + Send + 'static>(
     address
 }
 
-async fn connect(address: SocketAddr, pin: KeyId) -> Result<Session, Error> {
+fn target(address: SocketAddr, pin: KeyId) -> Target {
     let own = Identity::generate();
     let (client, shown) = endpoint::client_config(&own, pin);
-    let target = Target {
+    Target {
         instance: lacuna_transport::id::InstanceId([7; 16]),
         name: "peer:1".to_owned(),
         address,
@@ -42,9 +42,13 @@ async fn connect(address: SocketAddr, pin: KeyId) -> Result<Session, Error> {
         client,
         shown,
         is_known: true,
-    };
+        patience: None,
+    }
+}
+
+async fn connect(address: SocketAddr, pin: KeyId) -> Result<Session, Error> {
     let endpoint = endpoint::client(address).unwrap();
-    Session::open(&endpoint, &target, 1, Arc::default()).await
+    Session::open(&endpoint, &target(address, pin), 1, Arc::default()).await
 }
 
 /// Answers the hello with these bytes, and keeps the connection.
