@@ -318,6 +318,11 @@ impl Session {
         self.connection.close(CloseCode::Done.code(), why.as_bytes());
     }
 
+    /// What others change is not told in this session any more: end it. No goodbye, the mount comes back.
+    pub fn close_deaf(&self, why: &str) {
+        self.connection.close(CloseCode::Done.code(), why.as_bytes());
+    }
+
     /// The server broke the protocol: end the session.
     pub fn close_broken(&self, error: &WireError) {
         tracing::warn!(%error, "the server broke the protocol; closing the session");
