@@ -78,8 +78,7 @@ pub(super) struct Serve {
     memory: Option<u64>,
     /// How long a volume is kept for a client that wrote to it and lost its connection; then another may write, and
     /// what the first one still had to save is refused
-    #[arg(long, value_name = "SECS", default_value_t = LINGER_DEFAULT.as_secs(),
-        value_parser = clap::value_parser!(u64).range(1..=LEASE_SECS_MAX))]
+    #[arg(long, value_name = "SECS", default_value_t = LINGER_DEFAULT.as_secs(), value_parser = lease_secs)]
     lease_time: u64,
     #[command(flatten)]
     state: super::State,
@@ -89,6 +88,14 @@ fn memory_size(text: &str) -> Result<u64, String> {
     let bytes = size::parse(text)?;
     Division::of(bytes).map_err(|error| format!("{text} is {error}"))?;
     Ok(bytes)
+}
+
+fn lease_secs(text: &str) -> Result<u64, String> {
+    let secs = text
+        .parse()
+        .ok()
+        .filter(|secs| (1..=LEASE_SECS_MAX).contains(secs));
+    secs.ok_or_else(|| format!("give a whole number of seconds, from 1 to {LEASE_SECS_MAX}"))
 }
 
 /// A day: longer than any network is out that is to come back by itself.
@@ -299,5 +306,19 @@ fn raise_descriptor_limit() {
 fn tell_systemd(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot tell systemd");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_time_that_is_none_is_told_what_is_wanted() {
+        assert_eq!(lease_secs("1"), Ok(1));
+        for text in ["abc", "", "0", "-1", "30s", "86401"] {
+            let error = lease_secs(text).unwrap_err();
+            assert!(error.contains("seconds, from 1 to 86400"), "{text}: {error}");
+        }
     }
 }
