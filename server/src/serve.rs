@@ -12,7 +12,7 @@
 
 mod handshakes;
 pub(crate) mod shared;
-mod told;
+pub(crate) mod told;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
