@@ -14,9 +14,10 @@
 //! | operations | 1 | changes of names that are remembered |
 //! | handshakes | 2 | connections that are not sessions yet |
 //!
+//! Where there are streams, what is known of their spools takes its part before that ([`with_streams`]).
+//!
 //! Not in it, and bounded by themselves: the program, its threads (their stacks, and 1 MiB for each that copies
-//! within a device), what packs payloads, the maps of the spools of streams. That is what is beyond
-//! the figure.
+//! within a device), what packs payloads. That is what is beyond the figure.
 
 use std::fmt;
 
@@ -32,6 +33,8 @@ pub const MEMORY_BYTES_DEFAULT: u64 = 1 << 30;
 const MACHINE_SHARE: u64 = 4;
 
 const PARTS: u64 = 32;
+/// All streams together take this part of a budget for what is known of their spools.
+const STREAMS_SHARE: u64 = 16;
 
 /// A lane that waits: its two halves in QUIC and its task.
 const LANE_BYTES: u64 = 12 << 10;
@@ -114,6 +117,19 @@ impl Division {
     }
 }
 
+/// Of a budget: what is left to divide when there are so many streams, and the part of each. The smallest budget is
+/// not made smaller: then the streams are beyond it.
+pub fn with_streams(budget_bytes: u64, streams: usize) -> (u64, u64) {
+    let Some(each) = u64::try_from(streams)
+        .ok()
+        .and_then(|streams| (budget_bytes / STREAMS_SHARE).checked_div(streams))
+    else {
+        return (budget_bytes, 0);
+    };
+    let left = budget_bytes - budget_bytes / STREAMS_SHARE;
+    (left.max(budget_bytes.min(MEMORY_BYTES_MIN)), each)
+}
+
 /// The default for a machine with `machine_bytes` of memory.
 pub fn default_bytes(machine_bytes: u64) -> u64 {
     (machine_bytes / MACHINE_SHARE).clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_DEFAULT)
@@ -177,6 +193,16 @@ mod tests {
         }
         assert_eq!(window(u64::MAX / 8), u64::from(SESSION_WINDOW_BYTES));
         assert_eq!(window(0), WINDOW_BYTES_MIN);
+    }
+
+    #[test]
+    fn streams_take_their_part_before_the_rest_is_divided() {
+        let budget = MEMORY_BYTES_DEFAULT;
+        assert_eq!(with_streams(budget, 0), (budget, 0));
+        assert_eq!(with_streams(budget, 1), (budget / 16 * 15, budget / 16));
+        let (left, each) = with_streams(budget, 3);
+        assert!(left + 3 * each <= budget && left + 3 * each > budget - 3);
+        assert_eq!(with_streams(MEMORY_BYTES_MIN, 1).0, MEMORY_BYTES_MIN);
     }
 
     #[test]

@@ -152,9 +152,11 @@ impl Serve {
         let memory_bytes = self
             .memory
             .unwrap_or_else(|| memory::default_bytes(machine_bytes()));
+        let (memory_bytes, map_bytes) = memory::with_streams(memory_bytes, self.streams.len());
         self.confine(&folder, &state)?;
 
-        let backend = Export::new(Arc::new(folder), self.named(devices, &state)?)?;
+        let named = self.named(devices, &state, map_bytes)?;
+        let backend = Export::new(Arc::new(folder), named)?;
         let bounds = Bounds {
             memory_bytes,
             lease_linger: Duration::from_secs(self.lease_time),
@@ -195,16 +197,18 @@ impl Serve {
         Ok(confine::confine(&reach)?)
     }
 
-    /// Volumes that are not files of the folder.
+    /// Volumes that are not files of the folder. What is known of the spool of each stream takes `map_bytes` at most.
     fn named(
         &self,
         devices: BTreeMap<NodeName, Device>,
         state: &Path,
+        map_bytes: u64,
     ) -> anyhow::Result<BTreeMap<NodeName, Arc<dyn NamedVolume>>> {
         let mut named = named::search(devices)?;
         for options in &self.streams {
             let mut options = options.clone();
             options.finish_on_umount |= self.finish_on_umount;
+            options.map_bytes = map_bytes;
             let name = options.name.clone();
             anyhow::ensure!(
                 !named.contains_key(&name),
