@@ -123,8 +123,14 @@ impl Client {
     /// As [`Self::connect`]; the path of the location is not used.
     pub async fn connect_to(location: &Location, options: Options) -> Result<Self> {
         let state = StateDir::find(options.state.clone())?;
-        let (link, events) =
-            connect::connect(&state, location, options.compress, &Division::default()).await?;
+        let (link, events) = connect::connect(
+            &state,
+            location,
+            options.compress,
+            &Division::default(),
+            options.timeout,
+        )
+        .await?;
         let mut client = Self::over(QuicRemote::new(Arc::clone(&link)), &options);
         client.link = Some(link);
         client.background.spawn(follow(Arc::clone(&client.fs), events));

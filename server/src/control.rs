@@ -54,7 +54,7 @@ pub struct SessionReport {
 /// A write lease that is held, for people and scripts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseReport {
-    /// The path by which it was opened last.
+    /// The path by which it was opened last; a remark follows it where another volume has this name since.
     pub volume: String,
     /// Of the client that writes, as in the allow list.
     pub name: String,

@@ -189,11 +189,20 @@ impl Leases {
         Some(report(&held))
     }
 
-    /// All that are held, by path.
+    /// All that are held, by path. A volume that was renamed, or replaced by another of the same name, is told from the
+    /// one that was opened by that name last.
     pub fn reports(&self) -> Vec<LeaseReport> {
-        let held = self.table.lock().held(Instant::now());
-        let mut reports: Vec<_> = held.iter().map(report).collect();
-        reports.sort_by(|a, b| a.volume.cmp(&b.volume));
+        let mut held = self.table.lock().held(Instant::now());
+        held.sort_by(|a, b| (&a.holder.path, b.holder.since_ns).cmp(&(&b.holder.path, a.holder.since_ns)));
+        let mut before = None;
+        let mut reports = Vec::with_capacity(held.len());
+        for held in &held {
+            let mut report = report(held);
+            if before.replace(&held.holder.path) == Some(&held.holder.path) {
+                report.volume.push_str(" (another volume that had this name)");
+            }
+            reports.push(report);
+        }
         reports
     }
 

@@ -34,5 +34,6 @@ pub mod operations;
 pub mod serve;
 pub mod session;
 pub mod state;
+mod wanted;
 
 pub use error::{Error, ErrorKind};

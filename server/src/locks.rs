@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use self::table::{Asker, Holder, Table, Waiter};
 use crate::error::{Error, Result};
+use crate::serve::told::Told;
 
 /// How long a server that was started again waits for those who held locks: twice the 5 s within which a client finds
 /// it.
@@ -34,6 +35,8 @@ pub struct Locks {
     note: PathBuf,
     /// Locks may be held: the note is there.
     noted: AtomicBool,
+    /// Whether it was said lately that the note cannot be written: each request tries again.
+    told: Mutex<Told<()>>,
 }
 
 impl Locks {
@@ -47,6 +50,7 @@ impl Locks {
             table: Mutex::new(Table::new(linger, grace_until)),
             note,
             noted: AtomicBool::new(noted),
+            told: Mutex::default(),
         }
     }
 
@@ -71,6 +75,11 @@ impl Locks {
         }
         self.noted.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// The note could not be written: whether that is to be said now.
+    pub(crate) fn is_to_be_told(&self, now: Instant) -> bool {
+        self.told.lock().line((), now).is_some()
     }
 
     pub(crate) fn lock(
@@ -125,5 +134,22 @@ impl Locks {
 fn tell(waiters: Vec<Waiter>) {
     for waiter in waiters {
         waiter.events.push_freed(waiter.handle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_note_that_cannot_be_written_is_told_once_a_minute() {
+        let nowhere = Path::new("/proc/nowhere");
+        let locks = Locks::open(nowhere, Duration::ZERO, Duration::ZERO);
+        let begun = Instant::now();
+        let told = (0..120).filter(|second| {
+            assert!(locks.note().is_err() && !locks.is_noted());
+            locks.is_to_be_told(begun + Duration::from_secs(*second))
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [0, 60]);
     }
 }

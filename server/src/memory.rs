@@ -1,25 +1,29 @@
 //! How the memory of a server is divided. Pure.
 //!
-//! One figure, `lacunad serve --memory`, is cut into sixteenths, and each part is a bound that something else holds:
+//! One figure, `lacunad serve --memory`, is cut into thirty-seconds, and each part is a bound that something else holds:
 //!
-//! | part | sixteenths | who may use it |
+//! | part | thirty-seconds | who may use it |
 //! |---|---|---|
-//! | replies | 3 | requests that are worked for, and their replies until the client has acknowledged them |
-//! | writes | 3 | payloads of writes, from their header until they are applied |
-//! | listings | 2 | folders that are being sent |
-//! | kept | 1 | buffers for payloads that nobody uses now |
-//! | sessions | 2 | what each session costs, whatever it does |
-//! | windows | 2 | what sessions may send beyond that before the server reads it |
-//! | volumes | 2 | open volumes, and what is remembered of closed ones |
-//! | handshakes | 1 | connections that are not sessions yet |
+//! | replies | 6 | requests that are worked for, and their replies until the client has acknowledged them |
+//! | writes | 6 | payloads of writes, from their header until they are applied |
+//! | listings | 4 | folders that are being sent |
+//! | kept | 2 | buffers for payloads that nobody uses now |
+//! | sessions | 4 | what each session costs, whatever it does |
+//! | windows | 4 | what sessions may send beyond that before the server reads it |
+//! | volumes | 3 | open volumes, and what is remembered of closed ones |
+//! | operations | 1 | changes of names that are remembered |
+//! | handshakes | 2 | connections that are not sessions yet |
+//!
+//! Where there are streams, what is known of their spools takes its part before that ([`with_streams`]).
 //!
 //! Not in it, and bounded by themselves: the program, its threads (their stacks, and 1 MiB for each that copies
-//! within a device), what packs payloads, the remembered changes of names, the maps of the spools of streams. That is
-//! what is beyond the figure.
+//! within a device), what packs payloads. That is what is beyond the figure.
 
 use std::fmt;
 
 use lacuna_transport::limits::{HANDSHAKES_MAX, SESSION_WINDOW_BYTES, SESSIONS_MAX};
+
+use crate::operations::shed::{UNIT_BYTES, UNITS_MAX};
 
 /// Smallest `--memory`: a few sessions fit, with a few of the largest requests each.
 pub const MEMORY_BYTES_MIN: u64 = 64 << 20;
@@ -28,7 +32,9 @@ pub const MEMORY_BYTES_DEFAULT: u64 = 1 << 30;
 /// A smaller machine gives this part of its memory: the page cache serves the volumes out of the rest.
 const MACHINE_SHARE: u64 = 4;
 
-const SIXTEENTHS: u64 = 16;
+const PARTS: u64 = 32;
+/// All streams together take this part of a budget for what is known of their spools.
+const STREAMS_SHARE: u64 = 16;
 
 /// A lane that waits: its two halves in QUIC and its task.
 const LANE_BYTES: u64 = 12 << 10;
@@ -70,6 +76,8 @@ pub struct Division {
     pub sessions: usize,
     /// Volumes that are open, all sessions together; as many are remembered.
     pub volumes: usize,
+    /// Of changes of names, see [`crate::operations::shed`].
+    pub operation_units: usize,
     pub handshakes: usize,
 }
 
@@ -91,21 +99,35 @@ impl Division {
         if budget_bytes < MEMORY_BYTES_MIN {
             return Err(TooSmall);
         }
-        let part = |sixteenths: u64| budget_bytes / SIXTEENTHS * sixteenths;
+        let part = |parts: u64| budget_bytes / PARTS * parts;
         let count = |bytes: u64, each: u64, most: usize| {
             usize::try_from(bytes / each).unwrap_or(usize::MAX).min(most)
         };
         Ok(Self {
-            replies_bytes: part(3),
-            writes_bytes: part(3),
-            listings_bytes: part(2),
-            kept_bytes: part(1),
-            windows_bytes: part(2),
-            sessions: count(part(2), SESSION_BYTES, SESSIONS_MAX),
-            volumes: count(part(2), VOLUME_BYTES, VOLUMES_MAX),
-            handshakes: count(part(1), HANDSHAKE_BYTES, HANDSHAKES_MAX),
+            replies_bytes: part(6),
+            writes_bytes: part(6),
+            listings_bytes: part(4),
+            kept_bytes: part(2),
+            windows_bytes: part(4),
+            sessions: count(part(4), SESSION_BYTES, SESSIONS_MAX),
+            volumes: count(part(3), VOLUME_BYTES, VOLUMES_MAX),
+            operation_units: count(part(1), UNIT_BYTES, UNITS_MAX),
+            handshakes: count(part(2), HANDSHAKE_BYTES, HANDSHAKES_MAX),
         })
     }
+}
+
+/// Of a budget: what is left to divide when there are so many streams, and the part of each. The smallest budget is
+/// not made smaller: then the streams are beyond it.
+pub fn with_streams(budget_bytes: u64, streams: usize) -> (u64, u64) {
+    let Some(each) = u64::try_from(streams)
+        .ok()
+        .and_then(|streams| (budget_bytes / STREAMS_SHARE).checked_div(streams))
+    else {
+        return (budget_bytes, 0);
+    };
+    let left = budget_bytes - budget_bytes / STREAMS_SHARE;
+    (left.max(budget_bytes.min(MEMORY_BYTES_MIN)), each)
 }
 
 /// The default for a machine with `machine_bytes` of memory.
@@ -144,6 +166,7 @@ mod tests {
                 + division.windows_bytes
                 + many(division.sessions, SESSION_BYTES)
                 + many(division.volumes, VOLUME_BYTES)
+                + many(division.operation_units, UNIT_BYTES)
                 + many(division.handshakes, HANDSHAKE_BYTES);
             assert!(all <= budget, "{budget}: {division:?}");
             assert!(
@@ -170,6 +193,16 @@ mod tests {
         }
         assert_eq!(window(u64::MAX / 8), u64::from(SESSION_WINDOW_BYTES));
         assert_eq!(window(0), WINDOW_BYTES_MIN);
+    }
+
+    #[test]
+    fn streams_take_their_part_before_the_rest_is_divided() {
+        let budget = MEMORY_BYTES_DEFAULT;
+        assert_eq!(with_streams(budget, 0), (budget, 0));
+        assert_eq!(with_streams(budget, 1), (budget / 16 * 15, budget / 16));
+        let (left, each) = with_streams(budget, 3);
+        assert!(left + 3 * each <= budget && left + 3 * each > budget - 3);
+        assert_eq!(with_streams(MEMORY_BYTES_MIN, 1).0, MEMORY_BYTES_MIN);
     }
 
     #[test]

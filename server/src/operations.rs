@@ -12,8 +12,8 @@
 //!
 //! **Invariants**
 //!
-//! * The last [`OPERATIONS_KEPT_MAX`] outcomes of each of [`INSTANCES_KEPT_MAX`] instances are kept; nothing
-//!   that runs is forgotten.
+//! * The last [`OPERATIONS_KEPT_MAX`] outcomes of each instance are kept, for as long as there is room ([`shed`]);
+//!   nothing that runs is forgotten.
 //! * The journal holds each intent before its effect, as long as it can be written at all: where it cannot
 //!   (a full disk), the change is made all the same, since removing is what makes room.
 //!
@@ -21,18 +21,20 @@
 //! crash of the host neither the names nor the journal are certain, but for what was flushed.
 
 mod journal;
+pub mod shed;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 
 use lacuna_transport::attr::Attr;
 use lacuna_transport::id::{BootId, InstanceId, NodeId, OperationId};
-use lacuna_transport::limits::{INSTANCES_KEPT_MAX, OPERATIONS_KEPT_MAX};
+use lacuna_transport::limits::OPERATIONS_KEPT_MAX;
 use lacuna_transport::quic::identity::KeyId;
 use parking_lot::{Condvar, Mutex};
 use sha2::{Digest, Sha256};
 
 use self::journal::{Entry, Journal, Record};
+use self::shed::UNITS_MAX;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -65,6 +67,17 @@ impl InstanceKey {
     /// As [`Self::to_bytes`] gave them.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
+    }
+}
+
+/// A client as the journal has room for it: 3 bytes of a SHA-256. Clients that have the same share what one may keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientTag([u8; 3]);
+
+impl ClientTag {
+    pub fn of(client: KeyId) -> Self {
+        let digest: [u8; 32] = Sha256::digest(client.to_string().as_bytes()).into();
+        Self(digest.first_chunk().copied().unwrap_or_default())
     }
 }
 
@@ -115,27 +128,38 @@ pub enum Once<T> {
     Before(Option<NodeTag>),
 }
 
-/// Which change of which instance.
-pub type OperationKey = (InstanceKey, OperationId);
+/// Which change of which instance of which client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperationKey {
+    pub client: ClientTag,
+    pub instance: InstanceKey,
+    pub operation: OperationId,
+}
 
 /// See the module.
 #[derive(Debug)]
 pub struct Operations {
     state: Mutex<State>,
     ended: Condvar,
+    /// Sessions of instances that have one. Locked after `state`, and never across IO.
+    connected: Mutex<HashMap<InstanceKey, usize>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     instances: HashMap<InstanceKey, Instance>,
+    /// Of all instances, see [`shed`].
+    units: usize,
+    units_max: usize,
     /// Grows with each use of an instance.
     uses: u64,
     journal: Option<Journal>,
     complained: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Instance {
+    client: ClientTag,
     last_use: u64,
     running: usize,
     slots: HashMap<OperationId, Slot>,
@@ -153,24 +177,51 @@ enum Slot {
 impl Operations {
     /// In memory alone.
     pub fn in_memory() -> Self {
-        Self {
-            state: Mutex::default(),
-            ended: Condvar::new(),
-        }
+        Self::of(State::new(None))
     }
 
     /// With the journal of a state folder, of which the caller holds the lock.
     pub fn open(folder: &Path) -> Result<Self> {
         let (journal, records) = Journal::open(folder)?;
-        let mut state = State::default();
+        let mut state = State::new(Some(journal));
         for record in records {
             state.replay(record);
         }
-        state.journal = Some(journal);
-        Ok(Self {
+        Ok(Self::of(state))
+    }
+
+    fn of(state: State) -> Self {
+        Self {
             state: Mutex::new(state),
             ended: Condvar::new(),
-        })
+            connected: Mutex::default(),
+        }
+    }
+
+    /// No more than so many units of [`shed::UNIT_BYTES`] are kept.
+    #[must_use]
+    pub fn with_units_max(self, units_max: usize) -> Self {
+        let mut state = self.state.lock();
+        state.units_max = units_max.min(UNITS_MAX);
+        state.shed(&self.connected.lock());
+        drop(state);
+        self
+    }
+
+    /// An instance has a session from here on, or one more, until it [`Self::leave`]s.
+    pub fn join(&self, instance: InstanceKey) {
+        *self.connected.lock().entry(instance).or_default() += 1;
+    }
+
+    pub fn leave(&self, instance: InstanceKey) {
+        let mut connected = self.connected.lock();
+        let left = connected.get_mut(&instance).map(|sessions| {
+            *sessions = sessions.saturating_sub(1);
+            *sessions
+        });
+        if left == Some(0) {
+            connected.remove(&instance);
+        }
     }
 
     /// Does a change, unless it was done. Blocks.
@@ -218,48 +269,48 @@ impl Operations {
     }
 
     /// Its outcome is remembered.
-    pub fn was_done(&self, (instance, operation): OperationKey) -> bool {
-        let state = self.state.lock();
-        let kept = state.instances.get(&instance);
-        kept.is_some_and(|kept| matches!(kept.slots.get(&operation), Some(Slot::Done(..))))
+    pub fn was_done(&self, key: OperationKey) -> bool {
+        matches!(self.state.lock().slot(key), Some(Slot::Done(..)))
     }
 
-    fn begin(&self, (instance, operation): OperationKey, kind: OperationKind) -> Result<Begun> {
+    fn begin(&self, key: OperationKey, kind: OperationKind) -> Result<Begun> {
         let mut state = self.state.lock();
-        loop {
-            let kept = state.instance(instance);
-            let interrupted = match kept.slots.get(&operation).copied() {
-                Some(Slot::Running(_)) => {
-                    self.ended.wait(&mut state);
-                    continue;
-                }
+        let interrupted = loop {
+            match state.slot(key) {
+                Some(Slot::Running(_)) => self.ended.wait(&mut state),
                 Some(Slot::Done(was, _) | Slot::Interrupted(Intent { kind: was, .. })) if was != kind => {
-                    let text = format!("operation {} was another change: {was:?}", operation.0);
+                    let text = format!("operation {} was another change: {was:?}", key.operation.0);
                     return Err(Error::new(ErrorKind::Invalid, text));
                 }
-                Some(Slot::Done(_, outcome)) => return Ok(Begun::Before(outcome)),
-                Some(Slot::Interrupted(intent)) => Some(intent),
-                None => None,
-            };
-            kept.kept.retain(|kept| *kept != operation);
-            kept.slots.insert(operation, Slot::Running(interrupted));
+                Some(Slot::Done(_, outcome)) => {
+                    state.update(key, |_| {});
+                    return Ok(Begun::Before(outcome));
+                }
+                Some(Slot::Interrupted(intent)) => break Some(intent),
+                None => break None,
+            }
+        };
+        state.update(key, |kept| {
+            kept.kept.retain(|kept| *kept != key.operation);
+            kept.slots.insert(key.operation, Slot::Running(interrupted));
             kept.running += 1;
-            return Ok(Begun::Now(interrupted));
-        }
+        });
+        state.shed(&self.connected.lock());
+        Ok(Begun::Now(interrupted))
     }
 
-    fn intend(&self, (instance, operation): OperationKey, kind: OperationKind, node: Option<NodeTag>) {
+    fn intend(&self, key: OperationKey, kind: OperationKind, node: Option<NodeTag>) {
         let intent = Intent {
             kind,
             node,
             at_ns: clock::now_ns(),
         };
         let mut state = self.state.lock();
-        let slots = &mut state.instance(instance).slots;
-        slots.insert(operation, Slot::Running(Some(intent)));
+        state.update(key, |kept| {
+            kept.slots.insert(key.operation, Slot::Running(Some(intent)))
+        });
         state.write(&Record {
-            instance,
-            operation,
+            key,
             kind,
             entry: Entry::Intent {
                 node,
@@ -268,19 +319,19 @@ impl Operations {
         });
     }
 
-    fn end(&self, (instance, operation): OperationKey, slot: Slot) {
+    fn end(&self, key: OperationKey, slot: Slot) {
         let mut state = self.state.lock();
-        let kept = state.instance(instance);
-        let said = matches!(kept.slots.get(&operation), Some(Slot::Running(Some(_))));
-        kept.running = kept.running.saturating_sub(1);
-        kept.keep(operation, slot);
+        let said = matches!(state.slot(key), Some(Slot::Running(Some(_))));
+        state.update(key, |kept| {
+            kept.running = kept.running.saturating_sub(1);
+            kept.keep(key.operation, slot);
+        });
         // An error without an intent had no effect: doing it again after a crash is as good.
         if let Slot::Done(kind, outcome) = slot
             && (said || outcome.is_ok())
         {
             state.write(&Record {
-                instance,
-                operation,
+                key,
                 kind,
                 entry: Entry::Outcome(outcome),
             });
@@ -347,19 +398,39 @@ impl Instance {
 }
 
 impl State {
-    /// The instance, as the one used last.
-    fn instance(&mut self, key: InstanceKey) -> &mut Instance {
-        self.uses += 1;
-        if self.instances.len() >= INSTANCES_KEPT_MAX && !self.instances.contains_key(&key) {
-            let idle = self.instances.iter().filter(|(_, kept)| kept.running == 0);
-            let oldest = idle.min_by_key(|(_, kept)| kept.last_use).map(|(key, _)| *key);
-            if let Some(oldest) = oldest {
-                self.instances.remove(&oldest);
-            }
+    fn new(journal: Option<Journal>) -> Self {
+        Self {
+            instances: HashMap::new(),
+            units: 0,
+            units_max: UNITS_MAX,
+            uses: 0,
+            journal,
+            complained: false,
         }
-        let instance = self.instances.entry(key).or_default();
-        instance.last_use = self.uses;
-        instance
+    }
+
+    fn slot(&self, key: OperationKey) -> Option<Slot> {
+        let kept = self.instances.get(&key.instance)?;
+        kept.slots.get(&key.operation).copied()
+    }
+
+    /// Changes what is kept of an instance, which is the one used last from here on.
+    fn update<T>(&mut self, key: OperationKey, change: impl FnOnce(&mut Instance) -> T) -> T {
+        self.uses += 1;
+        let before = self.instances.get(&key.instance).map_or(0, Instance::units);
+        let kept = self.instances.entry(key.instance).or_insert_with(|| Instance {
+            client: key.client,
+            last_use: 0,
+            running: 0,
+            slots: HashMap::new(),
+            kept: VecDeque::new(),
+        });
+        // The journal of an older version does not tell.
+        kept.client = key.client;
+        kept.last_use = self.uses;
+        let done = change(kept);
+        self.units = self.units - before + kept.units();
+        done
     }
 
     fn replay(&mut self, record: Record) {
@@ -371,7 +442,8 @@ impl State {
             }),
             Entry::Outcome(outcome) => Slot::Done(record.kind, outcome),
         };
-        self.instance(record.instance).keep(record.operation, slot);
+        self.update(record.key, |kept| kept.keep(record.key.operation, slot));
+        self.shed(&HashMap::new());
     }
 
     /// Writes to the journal, and writes it anew when it has grown too large.
@@ -407,7 +479,7 @@ impl State {
             running.map(|(operation, _)| *operation).collect::<Vec<_>>()
         };
         let mut records = Vec::new();
-        for (key, kept) in instances {
+        for (instance, kept) in instances {
             for operation in kept.kept.iter().copied().chain(running(kept)) {
                 let (kind, entry) = match kept.slots.get(&operation).copied() {
                     Some(Slot::Done(kind, outcome)) => (kind, Entry::Outcome(outcome)),
@@ -417,12 +489,12 @@ impl State {
                     }
                     Some(Slot::Running(None)) | None => continue,
                 };
-                records.push(Record {
-                    instance: *key,
+                let key = OperationKey {
+                    client: kept.client,
+                    instance: *instance,
                     operation,
-                    kind,
-                    entry,
-                });
+                };
+                records.push(Record { key, kind, entry });
             }
         }
         records

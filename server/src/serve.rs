@@ -12,7 +12,7 @@
 
 mod handshakes;
 pub(crate) mod shared;
-mod told;
+pub(crate) mod told;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -150,7 +150,7 @@ impl Server {
             shared: Shared::new(&division),
             buffers: Arc::new(BufferPool::new(kept_bytes)),
             packing: Packing::default(),
-            operations: Operations::open(&state)?,
+            operations: Operations::open(&state)?.with_units_max(division.operation_units),
             leases: Arc::new(Leases::open(&state, bounds.lease_linger)?.with_held_max(division.volumes)),
             locks: Locks::open(&state, bounds.locks_linger, bounds.locks_grace),
             bounds,
@@ -252,6 +252,8 @@ impl Server {
         let sessions = instances.entry(key).or_default();
         let older = sessions.clone();
         sessions.push(Arc::clone(session));
+        drop(instances);
+        self.operations.join(key);
         older
     }
 
@@ -392,10 +394,16 @@ struct Registered<'a> {
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         self.server.live.lock().remove(&self.number);
-        self.server.instances.lock().retain(|_, sessions| {
+        let mut left = None;
+        self.server.instances.lock().retain(|key, sessions| {
+            let before = sessions.len();
             sessions.retain(|session| session.number() != self.number);
+            left = left.or((sessions.len() < before).then_some(*key));
             !sessions.is_empty()
         });
+        if let Some(key) = left {
+            self.server.operations.leave(key);
+        }
     }
 }
 

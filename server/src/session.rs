@@ -59,6 +59,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fair::pool::{FairPool, Share, paid};
 use crate::operations::InstanceKey;
 use crate::serve::Server;
+use crate::wanted::Unwanted;
 
 /// Changes are collected for so long, so that a volume under constant change costs 20 events a second.
 const EVENT_PAUSE: Duration = Duration::from_millis(50);
@@ -118,9 +119,13 @@ pub(crate) struct Session {
     features: OnceLock<Features>,
     /// Set by a hello that names one.
     instance: OnceLock<InstanceKey>,
+    /// Set by a hello that tells it: how long this client waits for an answer.
+    patience: OnceLock<Duration>,
     /// Set when the hello was answered.
     welcomed: OnceLock<()>,
     work: Work,
+    /// Set when the session ends: what it has under way may end early.
+    unwanted: Unwanted,
     listings: Semaphore,
     /// Streams that this session has had open for changes.
     streams: Mutex<Vec<Arc<Stream>>>,
@@ -162,8 +167,10 @@ impl Session {
             },
             features: OnceLock::new(),
             instance: OnceLock::new(),
+            patience: OnceLock::new(),
             welcomed: OnceLock::new(),
             work: Work::new(),
+            unwanted: Unwanted::default(),
             listings: Semaphore::new(LISTINGS_MAX),
             streams: Mutex::default(),
             ended: OnceLock::new(),
@@ -228,8 +235,9 @@ impl Session {
             let text = "the storage does not answer: all threads of this client wait for it";
             Error::new(ErrorKind::Exhausted, text)
         })?;
+        let unwanted = self.unwanted.clone();
         blocking(move || {
-            let done = work();
+            let done = unwanted.over(work);
             drop((thread, under_way));
             done
         })
@@ -277,6 +285,7 @@ impl Session {
     fn end(&self, end: End) -> End {
         let end = self.ended.get_or_init(|| end).clone();
         self.left.get_or_init(|| self.was_left());
+        self.unwanted.set();
         self.connection.close(end.code.code(), end.text.as_bytes());
         end
     }

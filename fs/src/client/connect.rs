@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lacuna_transport::id::InstanceId;
 use lacuna_transport::quic::endpoint;
@@ -18,12 +19,13 @@ use crate::remote::link::{Event, Link};
 use crate::remote::session::Target;
 use crate::state::StateDir;
 
-/// Connects to the server of a location.
+/// Connects to the server of a location; it is told how long this client waits for an answer.
 pub async fn connect(
     state: &StateDir,
     location: &Location,
     compress: Compress,
     memory: &Division,
+    patience: Option<Duration>,
 ) -> Result<(Arc<Link>, mpsc::Receiver<Event>)> {
     let name = location.server();
     let pin = state.trusted(&name)?;
@@ -39,6 +41,7 @@ pub async fn connect(
         let (client, shown) = endpoint::client_config_within(&identity, pin, receive, send);
         let target = Target {
             instance,
+            patience,
             name: name.clone(),
             address,
             pin,

@@ -21,7 +21,14 @@ pub(super) fn ask<T>(
     let location = Location::parse(location).map_err(anyhow::Error::msg)?;
     let state = StateDir::find(global.state.clone())?;
     block_on(async {
-        let (link, _events) = connect(&state, &location, Compress::Auto, &Division::default()).await?;
+        let (link, _events) = connect(
+            &state,
+            &location,
+            Compress::Auto,
+            &Division::default(),
+            Some(deadline),
+        )
+        .await?;
         let remote = QuicRemote::new(link);
         let result = with_deadline(tokio::time::timeout(deadline, request(&remote, &location)).await);
         remote.link().close_and_wait().await;

@@ -106,7 +106,14 @@ pub fn run(state: &StateDir, job: Job) -> anyhow::Result<()> {
 }
 
 async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
-    let (link, events) = connect(state, &job.location, job.options.compress, &job.options.memory).await?;
+    let (link, events) = connect(
+        state,
+        &job.location,
+        job.options.compress,
+        &job.options.memory,
+        job.options.timeout,
+    )
+    .await?;
     let remote = QuicRemote::new(Arc::clone(&link));
     let root = &job.location.path;
     let attr = with_deadline(tokio::time::timeout(TIMEOUT_DEFAULT, remote.stat(root)).await);

@@ -1,6 +1,6 @@
 //! What is answered while the server cannot be asked: what it said last, and what this client did since.
 //!
-//! While it can be asked, it is asked: nothing here is served then.
+//! While it answers, it is asked: nothing here is served then.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -41,8 +41,8 @@ impl Said<Attr> {
 }
 
 impl<R: Remote> FileSystem<R> {
-    /// What the server says, or what is known if it cannot be asked, from the start or before it answered. With
-    /// nothing known it is waited for.
+    /// What the server says, or what is known if it cannot be asked, from the start or before it answered, or has not
+    /// answered in time: it is noticed to be silent only after a while. With nothing known it is waited for.
     pub(super) async fn told_or_known<'a, T>(
         &self,
         what: impl Into<Operation<'a>>,
@@ -58,7 +58,13 @@ impl<R: Remote> FileSystem<R> {
         let mut work = pin!(self.within(what, work));
         tokio::select! {
             biased;
-            told = &mut work => return told.map(Said::Told),
+            told = &mut work => {
+                let is_late = told.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut);
+                return match is_late.then(&known).flatten() {
+                    Some(answer) => answer.map(Said::Known),
+                    None => told.map(Said::Told),
+                };
+            }
             () = remote.unreachable() => {}
         }
         match known() {

@@ -17,7 +17,7 @@ use lacuna_transport::wire::message::Features;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::Change;
 pub use super::Event;
@@ -30,6 +30,9 @@ use crate::instance::{Claim, Dead};
 
 /// Events not yet taken by the file system; a full queue slows the server's event stream down.
 const EVENTS_MAX: usize = 1024;
+
+/// For the reason of a connection that is lost to arrive behind the end of its streams: it was sent with them.
+const REASON_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Whether there is a session.
 #[derive(Clone, Debug)]
@@ -271,9 +274,14 @@ impl Link {
                     session.close_broken(&error);
                     return error.to_string();
                 }
-                // The connection tells why, in a moment.
+                // The connection tells why, in a moment; one that goes on without events is of no use.
                 Err(RequestError::Lost(_) | RequestError::Failed(..)) => {
-                    return session.closed().await.to_string();
+                    let Ok(why) = timeout(REASON_TIMEOUT, session.closed()).await else {
+                        let why = "the server ended the stream of its events";
+                        session.close_deaf(why);
+                        return why.to_owned();
+                    };
+                    return why.to_string();
                 }
             }
         }

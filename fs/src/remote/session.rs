@@ -46,6 +46,8 @@ pub struct Target {
     pub own_key: KeyId,
     /// Names this process across its sessions.
     pub instance: InstanceId,
+    /// How long requests of this mount wait for an answer; `None`: for ever.
+    pub patience: Option<Duration>,
     /// How payloads are packed, if the server can.
     pub compress: Compress,
     pub client: quinn::ClientConfig,
@@ -146,6 +148,9 @@ impl Session {
                 features: target.compress.features(),
                 agent: agent(),
                 instance: Some(target.instance),
+                patience_ms: target
+                    .patience
+                    .map(|patience| u32::try_from(patience.as_millis()).unwrap_or(u32::MAX)),
             };
             let body = message::encode(&hello);
             let traffic = &counters.traffic;
@@ -310,6 +315,11 @@ impl Session {
     /// this one had under way has ended, so that it cannot take effect after what is sent then.
     pub fn close_unsure(&self, why: &str) {
         tracing::warn!(why, "a change was not answered; closing the session");
+        self.connection.close(CloseCode::Done.code(), why.as_bytes());
+    }
+
+    /// What others change is not told in this session any more: end it. No goodbye, the mount comes back.
+    pub fn close_deaf(&self, why: &str) {
         self.connection.close(CloseCode::Done.code(), why.as_bytes());
     }
 

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use super::{Backend, Created, OpenVolume};
 use crate::error::{Error, ErrorKind, Result};
+use crate::wanted;
 
 /// Calls that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +56,8 @@ pub enum Fault {
     Panic,
     /// The call goes on when the other end sends or hangs up.
     Wait(Receiver<()>),
+    /// The call takes as long as somebody wants it.
+    WaitWanted,
 }
 
 /// Faults to come, each for one call.
@@ -88,6 +91,15 @@ impl Plan {
                 // Either end of the wait is one.
                 let _ = gate.recv();
                 Ok(())
+            }
+            Some(Fault::WaitWanted) => {
+                while !wanted::is_unwanted() {
+                    std::thread::yield_now();
+                }
+                Err(Error::new(
+                    ErrorKind::Io,
+                    format!("{call:?} was given up as planned"),
+                ))
             }
         }
     }

@@ -42,7 +42,7 @@ use lacuna_transport::size::human;
 use lacuna_transport::wire::message::{StreamReport, StreamState};
 use parking_lot::{Condvar, Mutex};
 
-use self::core::{Core, Phase, Refusal, Shape, Ticket, Verdict};
+use self::core::{Core, Phase, RUN_BYTES, Refusal, Shape, Ticket, Verdict};
 use self::options::StreamOptions;
 use self::pipe::Fifo;
 use self::spool::Spool;
@@ -147,6 +147,7 @@ impl Stream {
             size: options.size,
             spool_bytes_max: options.spool_bytes_max,
             window_bytes: options.window_bytes,
+            runs_max: usize::try_from(options.map_bytes / RUN_BYTES).unwrap_or(usize::MAX),
         };
         let mut core = Core::new(shape);
         found(&mut core, spool.volume())?;
@@ -333,8 +334,15 @@ impl Shared {
                 "the spool of the stream '{name}' is full, and nothing goes out any more: {}",
                 state.note.as_deref().unwrap_or("it failed")
             ),
+            Refusal::Scattered => format!(
+                "what the spool of the stream '{name}' holds is too scattered: write larger pieces, or in order, or give lacunad more --memory"
+            ),
         };
-        Error::new(ErrorKind::Refused, text)
+        let kind = match refusal {
+            Refusal::Scattered => ErrorKind::NoSpace,
+            Refusal::Out { .. } | Refusal::Finished | Refusal::Failed => ErrorKind::Refused,
+        };
+        Error::new(kind, text)
     }
 
     fn no_room(&self, state: &State) -> Error {

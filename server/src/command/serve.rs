@@ -78,8 +78,7 @@ pub(super) struct Serve {
     memory: Option<u64>,
     /// How long a volume is kept for a client that wrote to it and lost its connection; then another may write, and
     /// what the first one still had to save is refused
-    #[arg(long, value_name = "SECS", default_value_t = LINGER_DEFAULT.as_secs(),
-        value_parser = clap::value_parser!(u64).range(1..=LEASE_SECS_MAX))]
+    #[arg(long, value_name = "SECS", default_value_t = LINGER_DEFAULT.as_secs(), value_parser = lease_secs)]
     lease_time: u64,
     #[command(flatten)]
     state: super::State,
@@ -89,6 +88,14 @@ fn memory_size(text: &str) -> Result<u64, String> {
     let bytes = size::parse(text)?;
     Division::of(bytes).map_err(|error| format!("{text} is {error}"))?;
     Ok(bytes)
+}
+
+fn lease_secs(text: &str) -> Result<u64, String> {
+    let secs = text
+        .parse()
+        .ok()
+        .filter(|secs| (1..=LEASE_SECS_MAX).contains(secs));
+    secs.ok_or_else(|| format!("give a whole number of seconds, from 1 to {LEASE_SECS_MAX}"))
 }
 
 /// A day: longer than any network is out that is to come back by itself.
@@ -145,9 +152,11 @@ impl Serve {
         let memory_bytes = self
             .memory
             .unwrap_or_else(|| memory::default_bytes(machine_bytes()));
+        let (memory_bytes, map_bytes) = memory::with_streams(memory_bytes, self.streams.len());
         self.confine(&folder, &state)?;
 
-        let backend = Export::new(Arc::new(folder), self.named(devices, &state)?)?;
+        let named = self.named(devices, &state, map_bytes)?;
+        let backend = Export::new(Arc::new(folder), named)?;
         let bounds = Bounds {
             memory_bytes,
             lease_linger: Duration::from_secs(self.lease_time),
@@ -188,16 +197,18 @@ impl Serve {
         Ok(confine::confine(&reach)?)
     }
 
-    /// Volumes that are not files of the folder.
+    /// Volumes that are not files of the folder. What is known of the spool of each stream takes `map_bytes` at most.
     fn named(
         &self,
         devices: BTreeMap<NodeName, Device>,
         state: &Path,
+        map_bytes: u64,
     ) -> anyhow::Result<BTreeMap<NodeName, Arc<dyn NamedVolume>>> {
         let mut named = named::search(devices)?;
         for options in &self.streams {
             let mut options = options.clone();
             options.finish_on_umount |= self.finish_on_umount;
+            options.map_bytes = map_bytes;
             let name = options.name.clone();
             anyhow::ensure!(
                 !named.contains_key(&name),
@@ -299,5 +310,19 @@ fn raise_descriptor_limit() {
 fn tell_systemd(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot tell systemd");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_time_that_is_none_is_told_what_is_wanted() {
+        assert_eq!(lease_secs("1"), Ok(1));
+        for text in ["abc", "", "0", "-1", "30s", "86401"] {
+            let error = lease_secs(text).unwrap_err();
+            assert!(error.contains("seconds, from 1 to 86400"), "{text}: {error}");
+        }
     }
 }

@@ -33,6 +33,22 @@ fn granted(outcome: Outcome) -> WriteLease {
 }
 
 #[test]
+fn two_volumes_that_had_one_name_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let leases = open(folder.path());
+    let acquire = |id, path: &str, since_ns| {
+        let holder = Holder {
+            since_ns,
+            ..holder(1, path)
+        };
+        granted(leases.acquire(tag(id), &holder, (1, Handle(id)), None).unwrap())
+    };
+    let _held = [acquire(1, "x", 10), acquire(2, "x", 20), acquire(3, "y", 5)];
+    let volumes: Vec<String> = leases.reports().into_iter().map(|report| report.volume).collect();
+    assert_eq!(volumes, ["x", "x (another volume that had this name)", "y"]);
+}
+
+#[test]
 fn a_restart_keeps_what_was_held_and_fences_what_was_broken() {
     let folder = tempfile::tempdir().unwrap();
     let long = "x/".repeat(300) + "é.img";

@@ -1,7 +1,7 @@
 //! The journal `operations` of the state folder: what was about to be done, and what became of it.
 //!
 //! ```text
-//! record: entry u8 | kind u8 | code u16 | has node u8 | 0 × 3 | instance 16 bytes | operation u64
+//! record: entry u8 | kind u8 | code u16 | has node u8 | client 3 bytes | instance 16 bytes | operation u64
 //!         | node id u64 | birth u64 | time u64 | check
 //! ```
 //!
@@ -10,7 +10,7 @@
 use lacuna_transport::id::{NodeId, OperationId};
 use lacuna_transport::wire::error_code::ErrorCode;
 
-use super::{InstanceKey, NodeTag, OperationKind, Outcome};
+use super::{ClientTag, InstanceKey, NodeTag, OperationKey, OperationKind, Outcome};
 use crate::error::ErrorKind;
 use crate::journal;
 
@@ -19,8 +19,7 @@ pub(super) type Journal = journal::Journal<Record>;
 /// One line of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    pub(super) instance: InstanceKey,
-    pub(super) operation: OperationId,
+    pub(super) key: OperationKey,
     pub(super) kind: OperationKind,
     pub(super) entry: Entry,
 }
@@ -68,8 +67,9 @@ impl journal::Record for Record {
         bytes[1] = self.kind.number();
         bytes[2..4].copy_from_slice(&code.to_le_bytes());
         bytes[4] = u8::from(node.is_some());
-        bytes[8..24].copy_from_slice(&self.instance.0);
-        bytes[24..32].copy_from_slice(&self.operation.0.to_le_bytes());
+        bytes[5..8].copy_from_slice(&self.key.client.0);
+        bytes[8..24].copy_from_slice(&self.key.instance.0);
+        bytes[24..32].copy_from_slice(&self.key.operation.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&node.map_or(0, |node| node.id.0).to_le_bytes());
         bytes[40..48].copy_from_slice(&node.map_or(0, |node| node.birth_ns).to_le_bytes());
         bytes[48..56].copy_from_slice(&at_ns.to_le_bytes());
@@ -95,8 +95,11 @@ impl journal::Record for Record {
             _ => return None,
         };
         Some(Self {
-            instance: InstanceKey(bytes.get(8..24)?.first_chunk::<16>().copied()?),
-            operation: OperationId(number(24)?),
+            key: OperationKey {
+                client: ClientTag(bytes.get(5..8)?.first_chunk().copied()?),
+                instance: InstanceKey(bytes.get(8..24)?.first_chunk().copied()?),
+                operation: OperationId(number(24)?),
+            },
             kind: OperationKind::of(*bytes.get(1)?)?,
             entry,
         })
@@ -116,8 +119,11 @@ mod tests {
 
     fn record(operation: u64, entry: Entry) -> Record {
         Record {
-            instance: InstanceKey([9; 16]),
-            operation: OperationId(operation),
+            key: OperationKey {
+                client: ClientTag([3, 0, 255]),
+                instance: InstanceKey([9; 16]),
+                operation: OperationId(operation),
+            },
             kind: OperationKind::Rename,
             entry,
         }

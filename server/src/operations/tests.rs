@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lacuna_transport::quic::identity::Identity;
 
+use super::shed::INSTANCE_UNITS;
 use super::*;
 use crate::journal::{COMPACT_BYTES_MIN, Record as _};
 
@@ -14,6 +15,21 @@ fn instance(number: u64) -> InstanceKey {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&number.to_le_bytes());
     InstanceKey(key)
+}
+
+fn operation(of: u64, number: u64) -> OperationKey {
+    OperationKey {
+        client: ClientTag([0; 3]),
+        instance: instance(of),
+        operation: OperationId(number),
+    }
+}
+
+fn of_client(client: u8, of: u64, number: u64) -> OperationKey {
+    OperationKey {
+        client: ClientTag([client; 3]),
+        ..operation(u64::from(client) * 1_000_000 + of, number)
+    }
 }
 
 fn tag(id: u64) -> Option<NodeTag> {
@@ -27,7 +43,7 @@ fn tag(id: u64) -> Option<NodeTag> {
 fn is_new(operations: &Operations, key: OperationKey) -> bool {
     let act = |intend: &mut dyn FnMut(Option<NodeTag>)| {
         intend(tag(5));
-        Ok((tag(key.1.0), ()))
+        Ok((tag(key.operation.0), ()))
     };
     match operations.once(Some(key), KIND, |_| Ok(Some(None)), act).unwrap() {
         Once::Now(()) => true,
@@ -49,7 +65,7 @@ fn clients_and_instances_have_keys_of_their_own() {
 #[test]
 fn outcomes_are_answered_again_errors_too() {
     let operations = Operations::in_memory();
-    let key = |number| Some((instance(1), OperationId(number)));
+    let key = |number| Some(operation(1, number));
     let judge = |_: &Intent| panic!("nothing to judge");
     let done: Once<()> = operations
         .once(key(1), KIND, judge, |_| Ok((tag(9), ())))
@@ -69,7 +85,7 @@ fn outcomes_are_answered_again_errors_too() {
 #[test]
 fn the_same_number_while_it_runs_waits_for_the_outcome() {
     let operations = Arc::new(Operations::in_memory());
-    let key = (instance(1), OperationId(1));
+    let key = operation(1, 1);
     let (begun, has_begun) = std::sync::mpsc::channel();
     let (go_on, gate) = std::sync::mpsc::channel::<()>();
     let done = Arc::new(AtomicUsize::new(0));
@@ -103,7 +119,7 @@ fn the_same_number_while_it_runs_waits_for_the_outcome() {
 #[test]
 fn a_panic_is_an_outcome() {
     let operations = Operations::in_memory();
-    let key = Some((instance(1), OperationId(1)));
+    let key = Some(operation(1, 1));
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         operations.once(
             key,
@@ -120,11 +136,10 @@ fn a_panic_is_an_outcome() {
 #[test]
 fn one_that_cannot_be_judged_is_judged_again() {
     let state = tempfile::tempdir().unwrap();
-    let key = Some((instance(1), OperationId(1)));
+    let key = Some(operation(1, 1));
     let mut journal = Journal::open(state.path()).unwrap().0;
     let intent = Record {
-        instance: instance(1),
-        operation: OperationId(1),
+        key: operation(1, 1),
         kind: KIND,
         entry: Entry::Intent {
             node: tag(4),
@@ -151,30 +166,84 @@ fn the_last_operations_of_the_last_instances_are_kept() {
     let operations = Operations::in_memory();
     let count = u64::try_from(OPERATIONS_KEPT_MAX).unwrap();
     for number in 0..=count {
-        assert!(is_new(&operations, (instance(1), OperationId(number))));
+        assert!(is_new(&operations, operation(1, number)));
     }
     for number in 1..=count {
-        assert!(!is_new(&operations, (instance(1), OperationId(number))));
+        assert!(!is_new(&operations, operation(1, number)));
     }
-    assert!(
-        is_new(&operations, (instance(1), OperationId(0))),
-        "the oldest is forgotten"
-    );
-    let instances = u64::try_from(INSTANCES_KEPT_MAX).unwrap();
-    for number in 2..=instances {
-        assert!(is_new(&operations, (instance(number), OperationId(5))));
+    assert!(is_new(&operations, operation(1, 0)), "the oldest is forgotten");
+}
+
+/// Whatever a client does, with however many sessions: what is remembered of others is, and is not more than allowed.
+#[test]
+fn a_client_with_more_than_its_share_loses_its_own_memory() {
+    let units_max = 100 * (INSTANCE_UNITS + 1);
+    let operations = Operations::in_memory().with_units_max(units_max);
+    for number in 0..10 {
+        assert!(is_new(&operations, of_client(1, number, 0)));
     }
+    for number in 0..1000 {
+        operations.join(of_client(2, number, 0).instance);
+        assert!(is_new(&operations, of_client(2, number, 0)));
+        assert!(operations.state.lock().units <= units_max);
+    }
+    for number in 0..10 {
+        assert!(!is_new(&operations, of_client(1, number, 0)), "{number}");
+    }
+    assert!(!is_new(&operations, of_client(2, 999, 0)), "its last");
+    assert!(is_new(&operations, of_client(2, 0, 0)), "its first");
+    // Many small clients have all of it: what was used longest ago goes.
+    let operations = Operations::in_memory().with_units_max(units_max);
+    for client in 0..200 {
+        assert!(is_new(&operations, of_client(client, 0, 0)));
+    }
+    assert!(!is_new(&operations, of_client(199, 0, 0)));
+    assert!(is_new(&operations, of_client(0, 0, 0)));
+}
+
+#[test]
+fn what_is_remembered_of_a_connected_instance_outlives_that_of_lost_ones() {
+    let units_max = 100 * (INSTANCE_UNITS + 1);
+    let operations = Operations::in_memory().with_units_max(units_max);
+    operations.join(instance(1));
+    assert!(is_new(&operations, operation(1, 0)));
+    for number in 2..1000 {
+        assert!(is_new(&operations, operation(number, 0)));
+    }
+    assert!(!is_new(&operations, operation(1, 0)));
+    operations.leave(instance(1));
+    for number in 1000..2000 {
+        assert!(is_new(&operations, operation(number, 0)));
+    }
+    assert!(is_new(&operations, operation(1, 0)), "it has gone since");
+    assert!(operations.connected.lock().is_empty());
+    // Alone, and without room for all: its oldest.
+    let operations = Operations::in_memory().with_units_max(INSTANCE_UNITS + 10);
+    operations.join(instance(1));
+    for number in 0..100 {
+        assert!(is_new(&operations, operation(1, number)));
+        assert!(!is_new(&operations, operation(1, number)));
+    }
+    assert!(!is_new(&operations, operation(1, 92)));
+    assert!(is_new(&operations, operation(1, 80)));
+}
+
+#[test]
+fn who_remembered_what_outlives_a_restart() {
+    let state = tempfile::tempdir().unwrap();
+    let operations = Operations::open(state.path()).unwrap();
+    assert!(is_new(&operations, of_client(1, 0, 0)));
+    for number in 0..50 {
+        assert!(is_new(&operations, of_client(2, number, 0)));
+    }
+    drop(operations);
+    let again = Operations::open(state.path()).unwrap();
+    let again = again.with_units_max(20 * (INSTANCE_UNITS + 1));
     assert!(
-        !is_new(&operations, (instance(1), OperationId(count))),
-        "used again"
+        !is_new(&again, of_client(1, 0, 0)),
+        "the oldest, but not of who has most"
     );
-    assert!(is_new(&operations, (instance(instances + 1), OperationId(5))));
-    assert_eq!(operations.state.lock().instances.len(), INSTANCES_KEPT_MAX);
-    assert!(!is_new(&operations, (instance(1), OperationId(count))));
-    assert!(
-        is_new(&operations, (instance(2), OperationId(5))),
-        "the longest unused is forgotten"
-    );
+    assert!(!is_new(&again, of_client(2, 49, 0)));
 }
 
 #[test]
@@ -184,7 +253,7 @@ fn the_journal_is_written_anew_before_it_grows_too_large() {
     let path = state.path().join(Record::FILE_NAME);
     let many = COMPACT_BYTES_MIN / u64::try_from(Record::BYTES).unwrap();
     for number in 0..many {
-        assert!(is_new(&operations, (instance(number % 3), OperationId(number))));
+        assert!(is_new(&operations, operation(number % 3, number)));
         assert!(path.metadata().unwrap().len() <= COMPACT_BYTES_MIN);
     }
     drop(operations);
@@ -193,7 +262,7 @@ fn the_journal_is_written_anew_before_it_grows_too_large() {
     assert!(path.metadata().unwrap().len() < COMPACT_BYTES_MIN);
     for number in many - kept..many {
         assert!(
-            !is_new(&again, (instance(number % 3), OperationId(number))),
+            !is_new(&again, operation(number % 3, number)),
             "{number} of {many}"
         );
     }
@@ -209,7 +278,7 @@ fn a_journal_that_cannot_be_written_stops_nothing() {
     }
     let operations = Operations::in_memory();
     operations.state.lock().journal = Some(Journal::broken(full));
-    let key = (instance(1), OperationId(1));
+    let key = operation(1, 1);
     assert!(is_new(&operations, key));
     assert!(!is_new(&operations, key));
 }

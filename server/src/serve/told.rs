@@ -1,4 +1,4 @@
-//! Lines of the log that strangers cause: so few that nobody fills a disk with them. Pure: time is an argument.
+//! Lines of the log that clients and strangers cause: so few that nobody fills a disk with them. Pure: time is an argument.
 //!
 //! A cause (a key, an address) is told once in [`PERIOD`], and at most [`CAUSES_MAX`] of them; the next line says how
 //! many were left out.
@@ -14,7 +14,7 @@ const CAUSES_MAX: usize = 16;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Told<K> {
+pub(crate) struct Told<K> {
     latest: Vec<(K, Instant)>,
     left_out: u64,
 }
@@ -30,7 +30,7 @@ impl<K> Default for Told<K> {
 
 impl<K: PartialEq> Told<K> {
     /// Whether a line is due, and how many were left out since the last one.
-    pub(super) fn line(&mut self, cause: K, now: Instant) -> Option<u64> {
+    pub(crate) fn line(&mut self, cause: K, now: Instant) -> Option<u64> {
         self.latest.retain(|(_, at)| now < *at + PERIOD);
         let is_told = self.latest.iter().any(|(told, _)| *told == cause);
         if is_told || self.latest.len() >= CAUSES_MAX {

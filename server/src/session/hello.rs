@@ -54,6 +54,10 @@ impl Session {
 
     async fn exchange(self: &Arc<Self>, (send, receive): &mut Control) -> Result<Features, End> {
         let (hello, request) = self.receive_hello(receive).await?;
+        if let Some(patience_ms) = hello.patience_ms {
+            self.patience
+                .get_or_init(|| Duration::from_millis(patience_ms.into()));
+        }
         if let Some(instance) = hello.instance {
             self.take_over(instance).await?;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lacuna_transport::id::{Handle, LeaseId};
 use lacuna_transport::path::NodePath;
@@ -55,7 +56,7 @@ impl Session {
         self: &Arc<Self>,
         attempt: impl Fn() -> Result<Outcome<T>> + Clone + Send + 'static,
     ) -> Result<T> {
-        let deadline = Instant::now() + RECALL_TIMEOUT;
+        let deadline = Instant::now() + self.recall_timeout();
         let mut asked: Option<Held> = None;
         loop {
             let mut changes = self.server.leases.changes();
@@ -81,6 +82,13 @@ impl Session {
                 return Err(refusal);
             };
         }
+    }
+
+    /// So that a client that does not wait for long is told who writes, and does not give up before: half of its time,
+    /// the other half is for the way.
+    fn recall_timeout(&self) -> Duration {
+        let patience = self.patience.get().copied().unwrap_or(Duration::MAX);
+        RECALL_TIMEOUT.min(patience / 2)
     }
 
     /// Its client was asked to give the lease of a volume back, and needs it.

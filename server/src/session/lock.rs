@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lacuna_transport::wire::lock::{LockFound, LockKind, LockRequest, Locked};
+use tokio::time::Instant;
 
 use super::Session;
 use crate::catalog::OpenNode;
@@ -19,7 +20,9 @@ impl Session {
         if request.kind.is_some() && !self.server.locks.is_noted() {
             let server = Arc::clone(&self.server);
             self.blocking(move || {
-                if let Err(error) = server.locks.note() {
+                if let Err(error) = server.locks.note()
+                    && server.locks.is_to_be_told(Instant::now())
+                {
                     tracing::warn!(%error, "locks may be lost if this server crashes");
                 }
                 Ok(())

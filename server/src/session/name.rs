@@ -13,7 +13,7 @@ use lacuna_transport::wire::message::{
 use super::Session;
 use crate::backend::{Backend, OpenVolume};
 use crate::error::{Error, ErrorKind, Result};
-use crate::operations::{Intent, NodeTag, Once, OperationKey, OperationKind};
+use crate::operations::{ClientTag, Intent, NodeTag, Once, OperationKey, OperationKind};
 use crate::serve::Server;
 
 /// Birth times come from a clock that lags behind the one of intents by up to two ticks.
@@ -77,7 +77,12 @@ impl Session {
 
     /// `None` for a client that names no instance: nothing is remembered of it.
     fn operation_key(&self, operation: OperationId) -> Option<OperationKey> {
-        self.instance.get().map(|instance| (*instance, operation))
+        let instance = self.instance.get().copied()?;
+        Some(OperationKey {
+            client: ClientTag::of(self.key),
+            instance,
+            operation,
+        })
     }
 }
 

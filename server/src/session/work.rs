@@ -1,6 +1,7 @@
 //! What a session has under way, so that its successor can wait for the end of it.
 //!
-//! Work on the blocking pool outlives the task that waits for it: it cannot be cancelled, only waited for.
+//! Work on the blocking pool outlives the task that waits for it: it is waited for, and only what asks whether it is
+//! still wanted ([`crate::wanted`]) ends early.
 
 use std::sync::Arc;
 

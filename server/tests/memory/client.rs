@@ -54,6 +54,7 @@ impl Client {
             features: Features::KNOWN,
             agent: "test".to_owned(),
             instance: None,
+            patience_ms: None,
         };
         let body = message::encode(&hello);
         frames::write_frame(

@@ -151,10 +151,19 @@ fn hello_and_welcome() {
             .and(Features::DIGESTS),
         agent: "lacuna/0.1.0".into(),
         instance: Some(InstanceId([0xcd; 16])),
+        patience_ms: None,
     };
     pin(
         &hello,
         "84000f6c6c6163756e612f302e312e3050cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
+    );
+    let impatient = Hello {
+        patience_ms: Some(2000),
+        ..hello
+    };
+    pin(
+        &impatient,
+        "85000f6c6c6163756e612f302e312e3050cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd1907d0",
     );
     let welcome = Welcome {
         version: 0,

@@ -83,6 +83,9 @@ pub struct Hello {
     /// instance had under way has ended, so that nothing sent before can take effect after.
     #[n(3)]
     pub instance: Option<InstanceId>,
+    /// How long a request of this client waits for an answer; `None`: longer than the server takes for one.
+    #[n(4)]
+    pub patience_ms: Option<u32>,
 }
 
 /// Server to client, answers [`Hello`].

@@ -111,6 +111,35 @@ async fn who_waits_already_gets_what_is_known_when_the_server_is_lost() {
     assert_eq!(begun.elapsed(), Duration::from_secs(2));
 }
 
+/// With a deadline shorter than it takes to notice that nothing is heard of the server.
+#[tokio::test(start_paused = true)]
+async fn what_is_known_is_served_when_the_server_has_not_answered_in_time() {
+    let bed = Bed::new(&["a", "b"]);
+    bed.names().await.unwrap();
+    let open = bed.opened("a", Access::Read).await;
+    bed.remote.delay(crate::remote::memory::Delays {
+        ask: Duration::from_secs(3600),
+        ..Default::default()
+    });
+    let begun = Instant::now();
+    assert_eq!(bed.size("a").await.unwrap(), 1);
+    assert_eq!(begun.elapsed(), DEADLINE, "it was asked first");
+    assert_eq!(bed.size("b").await.unwrap(), 2, "known from the listing alone");
+    assert_eq!(kind(bed.size("d").await), ErrorKind::NotFound);
+    assert_eq!(bed.names().await.unwrap(), ["a", "b"]);
+    bed.fs.close(open);
+    let unlisted = Bed::new(&["a"]);
+    unlisted.remote.delay(crate::remote::memory::Delays {
+        ask: Duration::from_secs(3600),
+        ..Default::default()
+    });
+    assert_eq!(
+        kind(unlisted.size("a").await),
+        ErrorKind::TimedOut,
+        "nothing is known"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_server_said_since_counts() {
     let bed = Bed::new(&["a", "b"]);

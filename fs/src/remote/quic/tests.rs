@@ -168,6 +168,7 @@ async fn open_volume(peer: &Arc<Peer>, compress: Compress) -> (QuicRemote, QuicV
         client,
         shown,
         is_known: true,
+        patience: None,
     };
     let (link, _events) = Link::open(endpoint::client(address).unwrap(), target)
         .await

@@ -7,6 +7,7 @@ use lacuna_transport::quic::{endpoint, tls};
 use quinn::crypto::rustls::QuicServerConfig;
 
 use super::*;
+use crate::remote::link::{Event, Link};
 
 /// A peer that finishes handshakes with this ALPN and does `talk` with each connection.
 fn peer<F: Future<Output = ()> + Send + 'static>(
@@ -29,10 +30,10 @@ fn peer<F: Future<Output = ()> + Send + 'static>(
     address
 }
 
-async fn connect(address: SocketAddr, pin: KeyId) -> Result<Session, Error> {
+fn target(address: SocketAddr, pin: KeyId) -> Target {
     let own = Identity::generate();
     let (client, shown) = endpoint::client_config(&own, pin);
-    let target = Target {
+    Target {
         instance: lacuna_transport::id::InstanceId([7; 16]),
         name: "peer:1".to_owned(),
         address,
@@ -42,9 +43,13 @@ async fn connect(address: SocketAddr, pin: KeyId) -> Result<Session, Error> {
         client,
         shown,
         is_known: true,
-    };
+        patience: None,
+    }
+}
+
+async fn connect(address: SocketAddr, pin: KeyId) -> Result<Session, Error> {
     let endpoint = endpoint::client(address).unwrap();
-    Session::open(&endpoint, &target, 1, Arc::default()).await
+    Session::open(&endpoint, &target(address, pin), 1, Arc::default()).await
 }
 
 /// Answers the hello with these bytes, and keeps the connection.
@@ -127,4 +132,51 @@ async fn an_attempt_that_is_given_up_is_no_goodbye() {
     let (code, text) = CloseCode::of(&closed).unwrap();
     assert_eq!(code, CloseCode::Done);
     assert!(!text.is_empty(), "without a text it is a goodbye");
+}
+
+/// Answers the hello as a server does that sends events; gives back the hello's stream.
+async fn welcome(connection: &quinn::Connection, session: u64) -> (SendStream, RecvStream) {
+    let (mut send, mut receive) = connection.accept_bi().await.unwrap();
+    let traffic = Traffic::default();
+    let header = frames::read_header(&mut receive, &traffic, Sender::Client)
+        .await
+        .unwrap()
+        .unwrap();
+    frames::read_body(&mut receive, &traffic, &header).await.unwrap();
+    let body = message::encode(&Welcome {
+        version: 0,
+        features: message::Features::KNOWN,
+        boot: lacuna_transport::id::BootId([1; 16]),
+        session,
+        read_only: false,
+        agent: "peer".to_owned(),
+    });
+    let id = header.request;
+    frames::write_frame(&mut send, &traffic, Kind::Hello, Code::Done, id, body)
+        .await
+        .unwrap();
+    (send, receive)
+}
+
+/// The connection stays, and nothing would ever be heard of what others change.
+#[tokio::test]
+async fn a_session_without_its_events_ends_and_another_begins() {
+    let server = Identity::generate();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let address = peer(&server, b"lacuna/1", move |connection| {
+        let tell = tell.clone();
+        async move {
+            let _control = welcome(&connection, 1).await;
+            let mut events = connection.open_uni().await.unwrap();
+            events.finish().unwrap();
+            tell.send(connection.closed().await).unwrap();
+        }
+    });
+    let endpoint = endpoint::client(address).unwrap();
+    let (link, mut events) = Link::open(endpoint, target(address, server.id())).await.unwrap();
+    let (code, text) = CloseCode::of(&told.recv().await.unwrap()).unwrap();
+    assert_eq!(code, CloseCode::Done);
+    assert!(text.contains("events"), "a goodbye, or another reason: '{text}'");
+    assert!(matches!(events.recv().await, Some(Event::Reconnected)));
+    link.close();
 }

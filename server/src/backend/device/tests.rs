@@ -12,6 +12,7 @@ use self::bed::{Bed, LoopDevice};
 use super::scan::Searcher;
 use super::*;
 use crate::backend::conformance;
+use crate::wanted::Unwanted;
 
 const MIB: u64 = 1 << 20;
 
@@ -261,4 +262,24 @@ fn attributes_last_as_long_as_the_device() {
     let again = Device::open(&name("d"), disk.path(), false).unwrap();
     let attr = again.attr().unwrap();
     assert_eq!((attr.mode, attr.id), (0o600, named_id(&name("d"))));
+}
+
+#[test]
+fn zeros_that_nobody_wants_any_more_are_not_made() {
+    let disk = LoopDevice::of(2 * MIB);
+    disk.backing().write_all_at(b"data", 4096).unwrap();
+    let device = Device::open(&name("d"), disk.path(), false).unwrap();
+    let volume = device.open().unwrap();
+    let unwanted = Unwanted::default();
+    let zero = || volume.zero(range(0, MIB), false);
+    let read = || {
+        let mut bytes = [1; 4];
+        volume.read_at(&mut bytes, 4096).unwrap();
+        bytes
+    };
+    unwanted.set();
+    unwanted.over(zero).unwrap_err();
+    assert_eq!(&read(), b"data");
+    zero().unwrap();
+    assert_eq!(read(), [0; 4]);
 }

@@ -23,10 +23,11 @@ use crate::backend::descriptor::{self, CachedReads};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::SETTLED;
+use crate::wanted;
 
 /// Zeros are made in pieces that end at multiples of this: what is done is known when it takes long and the
-/// client asks again.
-const ZEROS_BYTES: u64 = 256 << 20;
+/// client asks again. Writing one to a slow disk takes less than the next session of a client waits for it.
+const ZEROS_BYTES: u64 = 64 << 20;
 /// Extents looked at at once.
 const RUNS: usize = 1024;
 /// Mode of the volume: as secret as the device.
@@ -172,6 +173,9 @@ impl DeviceVolume {
         descriptor::write_zeros(self.file.as_fd(), tail)?;
         let mut left = sectors;
         while !left.is_empty() {
+            if wanted::is_unwanted() {
+                return Err(Errno::CANCELED);
+            }
             let (piece, rest) = left.split_at((left.start() / ZEROS_BYTES + 1).saturating_mul(ZEROS_BYTES));
             self.search(piece, || match making {
                 Making::Free => search(&self.freed, piece, || self.free(piece)).map(|()| vec![piece]),

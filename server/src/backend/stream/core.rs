@@ -21,19 +21,25 @@
 //!   than to its own start; if that is not enough it is taken over the bound (one change), and goes out next.
 //! * Without a bound nothing is claimed before the stream is finished.
 //!
-//! The spool is counted in blocks of [`BLOCK_BYTES`]. A run of blocks takes about 50 bytes of memory, so at
-//! worst there is one byte for 80 in the spool.
+//! * What is held is in so many runs at most: a change that would make one more is refused, and a hole that would
+//!   stays data, which reads the same.
+//!
+//! The spool is counted in blocks of [`BLOCK_BYTES`]. Beyond the same number of runs, what was ever written or
+//! refused is counted without its place: then a spool that is named is enough, and more than enough.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use lacuna_transport::range::ByteRange;
 
-use super::runs::Runs;
+use super::runs::{BoundedRuns, Runs};
 
 /// What a spool is counted in: the block of the file systems there are.
 pub(super) const BLOCK_BYTES: u64 = 4 << 10;
 /// Most data that goes out in one step: a record, and what the thread that emits holds in memory.
 pub(super) const STEP_BYTES_MAX: u64 = 1 << 20;
+
+/// Memory of one run in each of the three sets that are kept: held, written, late.
+pub(super) const RUN_BYTES: u64 = 3 * 64;
 
 /// A change that asked, until it has landed or was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +72,8 @@ pub(super) enum Refusal {
     Finished,
     /// There is no room, and nothing goes out any more that would make some.
     Failed,
+    /// The spool is in as many runs as there may be, and this would be one more.
+    Scattered,
 }
 
 /// What the one who emits has to do.
@@ -98,6 +106,8 @@ pub(super) struct Shape {
     pub(super) spool_bytes_max: Option<u64>,
     /// Bytes that stay readable once they are out.
     pub(super) window_bytes: u64,
+    /// Most runs of each set that is kept, see [`RUN_BYTES`].
+    pub(super) runs_max: usize,
 }
 
 /// See the module.
@@ -112,12 +122,12 @@ pub(super) struct Core {
     /// Blocks in the spool.
     held: Runs,
     /// Blocks that were ever written, or were to be: what a spool without a bound would hold.
-    written: Runs,
+    written: BoundedRuns,
     landing: BTreeMap<Ticket, ByteRange>,
     waiting: VecDeque<Waiting>,
     tickets: u64,
     /// Blocks of changes that came too late.
-    late: Runs,
+    late: BoundedRuns,
     enough_bytes: Option<u64>,
 }
 
@@ -130,16 +140,16 @@ impl Core {
             claimed: 0,
             gone: 0,
             held: Runs::default(),
-            written: Runs::default(),
+            written: BoundedRuns::new(shape.runs_max),
             landing: BTreeMap::new(),
             waiting: VecDeque::new(),
             tickets: 0,
-            late: Runs::default(),
+            late: BoundedRuns::new(shape.runs_max),
             enough_bytes: None,
         }
     }
 
-    /// The spool of an earlier run has data in `range`.
+    /// The spool of an earlier run has data in `range`; in as many runs as were taken then.
     pub(super) fn found(&mut self, range: ByteRange) {
         let blocks = range.align_out(BLOCK_BYTES);
         self.held.insert(blocks);
@@ -173,7 +183,8 @@ impl Core {
         self.held.bytes()
     }
 
-    /// Bytes, in blocks, of changes that were refused because they came too late; each once.
+    /// Bytes, in blocks, of changes that were refused because they came too late; each once,
+    /// as long as they are in few runs.
     pub(super) const fn refused_bytes(&self) -> u64 {
         self.late.bytes()
     }
@@ -294,6 +305,9 @@ impl Core {
         if self.landing.values().any(|landing| landing.overlaps(range)) {
             return Judged::Waits;
         }
+        if !frees && !self.has_place(range) {
+            return Judged::Refused(Refusal::Scattered);
+        }
         if frees || self.excess_with(range) == 0 {
             return Judged::Taken;
         }
@@ -308,6 +322,11 @@ impl Core {
         Judged::Waits
     }
 
+    /// Taking it in makes no more runs than there may be.
+    fn has_place(&self, range: ByteRange) -> bool {
+        self.held.count() < self.shape.runs_max || self.held.touches(range.align_out(BLOCK_BYTES))
+    }
+
     /// What left the window has left the spool too.
     fn is_settled(&self) -> bool {
         self.held.bytes_in(ByteRange::up_to(self.gone)) == 0
@@ -316,7 +335,10 @@ impl Core {
     fn take(&mut self, ticket: Ticket, range: ByteRange, frees: bool) -> Verdict {
         self.landing.insert(ticket, range);
         if frees {
-            self.held.remove(whole_blocks(range, self.shape.size));
+            let blocks = whole_blocks(range, self.shape.size);
+            if self.held.count() < self.shape.runs_max || !self.held.surrounds(blocks) {
+                self.held.remove(blocks);
+            }
         } else {
             let blocks = range.align_out(BLOCK_BYTES);
             self.held.insert(blocks);
@@ -341,7 +363,7 @@ impl Core {
         let from = self.gone_at(range.start());
         let rest = ByteRange::new(from, u64::MAX).unwrap_or(ByteRange::EMPTY);
         let blocks = range.align_out(BLOCK_BYTES);
-        let new = blocks.len() - self.written.bytes_in(blocks);
+        let new = blocks.len() - self.written.known_in(blocks);
         self.written.bytes_in(rest).saturating_add(new)
     }
 

@@ -14,6 +14,9 @@ const WINDOW_BYTES_DEFAULT: u64 = 1 << 20;
 /// and as many more that were answered before the first of them.
 const SPOOL_ROOM_BYTES_MIN: u64 = 32 << 20;
 
+/// For what is known of the spool if nothing else is said: 350,000 runs.
+const MAP_BYTES_DEFAULT: u64 = 64 << 20;
+
 /// How holes go into the pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -35,6 +38,8 @@ pub struct StreamOptions {
     pub format: Format,
     /// Finish it when the last mount that had it open for writing was unmounted.
     pub finish_on_umount: bool,
+    /// Memory for what is known of the spool.
+    pub map_bytes: u64,
 }
 
 const FORM: &str =
@@ -86,6 +91,7 @@ impl FromStr for StreamOptions {
             window_bytes,
             format: format.unwrap_or(Format::Raw),
             finish_on_umount,
+            map_bytes: MAP_BYTES_DEFAULT,
         })
     }
 }
@@ -105,6 +111,7 @@ mod tests {
             window_bytes: 64 << 10,
             format: Format::Records,
             finish_on_umount: true,
+            map_bytes: MAP_BYTES_DEFAULT,
         };
         assert_eq!(all.parse(), Ok(expected.clone()));
         let least = StreamOptions {

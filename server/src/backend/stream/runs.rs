@@ -23,6 +23,23 @@ impl Runs {
         self.touching(range).map(|run| run.intersect(range).len()).sum()
     }
 
+    /// How many ranges there are.
+    pub(super) fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// A range of the set overlaps `range` or borders on it: taking it in makes no further one.
+    pub(super) fn touches(&self, range: ByteRange) -> bool {
+        let last = self.ends.range(..=range.end()).next_back();
+        last.is_some_and(|(_, end)| *end >= range.start())
+    }
+
+    /// A range of the set goes on at both ends of `range`: taking it out makes one more.
+    pub(super) fn surrounds(&self, range: ByteRange) -> bool {
+        let before = self.ends.range(..range.start()).next_back();
+        before.is_some_and(|(_, end)| *end > range.end())
+    }
+
     pub(super) fn insert(&mut self, range: ByteRange) {
         if range.is_empty() {
             return;
@@ -86,6 +103,47 @@ impl Runs {
     }
 }
 
+/// As [`Runs`], but of no more than so many ranges. What is beyond is only counted, and each time that it comes.
+#[derive(Clone, Debug)]
+pub(super) struct BoundedRuns {
+    runs: Runs,
+    runs_max: usize,
+    beyond_bytes: u64,
+}
+
+impl BoundedRuns {
+    pub(super) fn new(runs_max: usize) -> Self {
+        Self {
+            runs: Runs::default(),
+            runs_max,
+            beyond_bytes: 0,
+        }
+    }
+
+    pub(super) fn insert(&mut self, range: ByteRange) {
+        if self.runs.count() < self.runs_max || self.runs.touches(range) {
+            self.runs.insert(range);
+        } else {
+            self.beyond_bytes = self.beyond_bytes.saturating_add(range.len());
+        }
+    }
+
+    /// Bytes of all, at most.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.runs.bytes().saturating_add(self.beyond_bytes)
+    }
+
+    /// Bytes within `range`, at most.
+    pub(super) fn bytes_in(&self, range: ByteRange) -> u64 {
+        self.known_in(range).saturating_add(self.beyond_bytes)
+    }
+
+    /// Bytes that are certainly within `range`.
+    pub(super) fn known_in(&self, range: ByteRange) -> u64 {
+        self.runs.bytes_in(range)
+    }
+}
+
 fn run(start: u64, end: u64) -> ByteRange {
     ByteRange::new(start, end).expect("ranges of the set are in order")
 }
@@ -124,6 +182,14 @@ mod tests {
             let counted = (range.start()..range.end()).filter(|offset| is_in(*offset)).count();
             prop_assert_eq!(runs.bytes_in(range), u64::try_from(counted).unwrap());
             prop_assert_eq!(runs.bytes(), runs.bytes_in(ByteRange::up_to(96)));
+            prop_assert_eq!(runs.count(), all.len());
+            if !range.is_empty() {
+                let (mut with, mut without) = (runs.clone(), runs.clone());
+                with.insert(range);
+                without.remove(range);
+                prop_assert_eq!(runs.touches(range), with.count() <= runs.count());
+                prop_assert_eq!(runs.surrounds(range), without.count() > runs.count());
+            }
         }
     }
 }

@@ -35,6 +35,7 @@ impl Bed {
             window_bytes,
             format,
             finish_on_umount: false,
+            map_bytes: 1 << 20,
         };
         Self { folder, options }
     }

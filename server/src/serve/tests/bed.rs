@@ -175,6 +175,16 @@ impl Client {
         features: Features,
         instance: Option<InstanceId>,
     ) -> Result<Self, CloseCode> {
+        Self::begin_impatient((endpoint, connection), identity, features, instance, None).await
+    }
+
+    pub(super) async fn begin_impatient(
+        (endpoint, connection): (Endpoint, Connection),
+        identity: impl Into<Arc<Identity>>,
+        features: Features,
+        instance: Option<InstanceId>,
+        patience_ms: Option<u32>,
+    ) -> Result<Self, CloseCode> {
         let traffic = Traffic::default();
         // The server may have closed it by now, or while this says hello.
         let Ok(mut control) = connection.open_bi().await else {
@@ -185,6 +195,7 @@ impl Client {
             features,
             agent: "test".to_owned(),
             instance,
+            patience_ms,
         };
         let body = message::encode(&hello);
         let (kind, code) = (Kind::Hello, Code::Done);

@@ -1,6 +1,7 @@
 //! A newer session of the same mount: nothing sent on the older one takes effect after its welcome.
 
 use lacuna_transport::wire::frame::Kind;
+use lacuna_transport::wire::message::{Reshape, ReshapeRequest};
 
 use super::bed::*;
 use super::*;
@@ -41,7 +42,10 @@ async fn a_newer_session_waits_for_the_older_ones_running_write() {
     let mut newer = newer.await.unwrap().unwrap();
     let handle = newer.open("v").await.handle;
     assert_eq!(newer.read(handle, &[(0, 4)]).await.unwrap().1, b"late");
-    assert_eq!(bed.server.sessions().len(), 2);
+    // The older one leaves the register after its work has ended.
+    while bed.server.sessions().len() != 2 {
+        tokio::task::yield_now().await;
+    }
     bed.stop().await;
 }
 
@@ -64,6 +68,32 @@ async fn a_session_that_cannot_end_makes_the_newer_one_try_again() {
     assert_eq!(bed.session(&identity, 1).await.err(), Some(CloseCode::Busy));
     go_on.send(()).unwrap();
     bed.session(&identity, 1).await.unwrap();
+    bed.stop().await;
+}
+
+/// As zeroing a device does, which can take minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_work_that_asks_ends_with_its_session() {
+    let plan = Arc::new(Plan::default());
+    let bed = Bed::start_faulty(&plan);
+    bed.volume("v", 10, &[]);
+    let identity = Arc::new(Identity::generate());
+    bed.allow(&identity, Access::ReadWrite);
+    let mut older = bed.session(&identity, 1).await.unwrap();
+    let body = message::encode(&ReshapeRequest {
+        handle: older.open_to_change("v").await.handle,
+        how: Reshape::Zero,
+        start: 0,
+        end: 10,
+        grow: false,
+    });
+    plan.next(Call::Zero, Fault::WaitWanted);
+    send(&mut older.lane.0, &older.traffic, Kind::Reshape, 9, body).await;
+    while plan.left(Call::Zero) > 0 {
+        tokio::task::yield_now().await;
+    }
+    bed.session(&identity, 1).await.unwrap();
+    assert_eq!(older.closed().await.0, CloseCode::Done);
     bed.stop().await;
 }
 

@@ -69,6 +69,25 @@ async fn a_writer_that_is_done_gives_back_what_it_is_asked_for() {
     bed.stop().await;
 }
 
+/// Its holder is there and answers nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_wait_for_long_is_told_who_writes_before_it_gives_up() {
+    let bed = start();
+    bed.volume("v", 10, &[]);
+    let mut one = bed.client().await;
+    one.open_to_change("v").await;
+    let identity = Identity::generate();
+    bed.allow(&identity, Access::ReadWrite);
+    let patience_ms = 3000;
+    let connection = bed.connect(&identity).await;
+    let two = Client::begin_impatient(connection, identity, Features::KNOWN, None, Some(patience_ms)).await;
+    let patience = Duration::from_millis(patience_ms.into());
+    let opened = tokio::time::timeout(patience, two.unwrap().open_under(None)).await;
+    let refused = opened.expect("it would have given up").unwrap_err();
+    assert_eq!(refused, ErrorCode::Busy);
+    bed.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_needs_it_keeps_it_and_an_older_one_is_not_asked() {
     let bed = start();

@@ -23,11 +23,16 @@ impl Bed {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let backend = SparseFiles::new(folder.path()).unwrap();
-        let instance = InstanceKey::new(Identity::generate().id(), InstanceId([3; 16]));
+        let client = Identity::generate().id();
+        let instance = InstanceKey::new(client, InstanceId([3; 16]));
         Self {
             folder,
             backend,
-            key: Some((instance, OperationId(7))),
+            key: Some(OperationKey {
+                client: ClientTag::of(client),
+                instance,
+                operation: OperationId(7),
+            }),
         }
     }
 

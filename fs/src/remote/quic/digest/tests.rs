@@ -153,6 +153,7 @@ async fn ask(
         client,
         shown,
         is_known: true,
+        patience: None,
     };
     let (link, _events) = Link::open(endpoint::client(address).unwrap(), target)
         .await

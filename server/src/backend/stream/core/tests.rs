@@ -26,6 +26,7 @@ fn core(spool_blocks: Option<usize>, window_bytes: usize) -> Core {
         size: number(SIZE),
         spool_bytes_max: spool_blocks.map(|blocks| number(blocks * BLOCK)),
         window_bytes: number(window_bytes),
+        runs_max: BLOCKS,
     })
 }
 
@@ -345,4 +346,57 @@ fn a_stream_that_was_lost_track_of_is_readable_from_there_on() {
     bed.core.finish();
     bed.pump();
     assert!(bed.out.is_empty());
+}
+
+/// However scattered: no more runs than allowed in any set, what has a run is still taken, and what goes out is right.
+#[test]
+fn a_spool_in_too_many_runs_takes_what_makes_no_further_one() {
+    let runs_max = 4;
+    let shape = Shape {
+        size: number(SIZE),
+        spool_bytes_max: None,
+        window_bytes: 0,
+        runs_max,
+    };
+    let mut core = Core::new(shape);
+    let block = |index: usize| range(index * BLOCK, (index + 1) * BLOCK);
+    let take = |core: &mut Core, range, frees| match core.ask(range, frees) {
+        Verdict::Taken(ticket) => {
+            core.landed(ticket);
+            true
+        }
+        Verdict::Refused(Refusal::Scattered) => false,
+        other => panic!("{other:?}"),
+    };
+    for index in 0..runs_max {
+        assert!(take(&mut core, block(index * 4), false));
+    }
+    assert!(!take(&mut core, block(30), false), "one more");
+    assert!(
+        take(&mut core, range(0, 3 * BLOCK), false),
+        "it is there, or borders on it"
+    );
+    assert!(take(&mut core, block(1), true), "a hole");
+    assert_eq!(core.held.count(), runs_max, "that would be one more stays data");
+    assert!(take(&mut core, block(12), true));
+    assert!(take(&mut core, block(30), false), "there is a place again");
+    for late in 0..BLOCKS / 2 {
+        core.late.insert(block(late * 2));
+        core.written.insert(block(late * 2));
+    }
+    assert_eq!(core.refused_bytes(), number(BLOCKS / 2 * BLOCK));
+    core.finish();
+    let mut data = Vec::new();
+    loop {
+        match core.next() {
+            Step::Data(range) => {
+                data.push(range);
+                core.emitted(range.end());
+            }
+            Step::Hole(range) => drop(core.emitted(range.end())),
+            Step::End => break,
+            Step::Idle => panic!("all is to go out"),
+        }
+    }
+    assert_eq!(data, [range(0, 3 * BLOCK), block(4), block(8), block(30)]);
 }

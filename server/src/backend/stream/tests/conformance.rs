@@ -74,6 +74,7 @@ impl Fixture for Streams {
             window_bytes: 0,
             format: Format::Raw,
             finish_on_umount: false,
+            map_bytes: 1 << 20,
         };
         let stream = Stream::start(options, self.state.path()).unwrap();
         self.named.lock().insert(name, Arc::new(StreamVolume(stream)));
