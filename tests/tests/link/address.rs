@@ -12,7 +12,7 @@ use lacuna_tests::{samples, wait};
 use crate::{KIB, MIB};
 
 const STEP_BYTES: u64 = 256 * KIB;
-const STEPS: u64 = 64;
+const STEPS: u64 = 256;
 const SIZE: u64 = STEPS * STEP_BYTES;
 
 #[test]
@@ -35,7 +35,7 @@ fn reads_writes_and_events_go_on_in_the_same_session() -> Result<()> {
                 .link
                 .change_client_address(Ipv4Addr::new(10, 117, 0, last + 1))?;
         }
-        // Not in order, so that nothing is prefetched from beyond a change.
+        // Not in order, and more than the cache holds, so that each address has something to fetch.
         let at = step * 37 % STEPS * STEP_BYTES;
         compare::same_range(&original, &volume, at, at + STEP_BYTES)?;
         if step % (STEPS / 4) == STEPS / 4 - 1 {
