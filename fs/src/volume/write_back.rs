@@ -130,9 +130,9 @@ impl WriteBack {
             || self.under_way > 0
     }
 
-    /// The volume ends at `size` now, with a hole.
+    /// The volume ends at `size` now, or later, with a hole.
     pub(super) fn grow_to(&mut self, size: u64) {
-        self.grown_to = Some(size);
+        self.grown_to = self.grown_to.max(Some(size));
     }
 
     pub(super) fn grown_to(&self) -> Option<u64> {
