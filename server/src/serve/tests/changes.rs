@@ -94,6 +94,65 @@ async fn every_change_is_done_and_answered_with_the_attributes_after_it() {
     bed.stop().await;
 }
 
+fn flushed_body(handle: Handle, offset: u64, bytes: &[u8], flush: Flush) -> Vec<u8> {
+    let range = ByteRange::at(offset, u64::try_from(bytes.len()).unwrap()).unwrap();
+    let request = WriteRequest::new(handle, vec![range])
+        .unwrap()
+        .flushed(Some(flush));
+    [&request.encode_head(), bytes].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_with_a_flush_is_answered_when_both_are_done() {
+    let plan = Arc::new(Plan::default());
+    let bed = Bed::start_faulty(&plan);
+    bed.volume("v", 100, &[]);
+    let mut client = bed.client().await;
+    let handle = client.open_to_change("v").await.handle;
+    for (flush, letter) in [(Flush::Data, b"a"), (Flush::All, b"b")] {
+        // It is met: the flush is made.
+        plan.next(Call::Flush, Fault::Fail(ErrorKind::Io));
+        let body = flushed_body(handle, 3, letter, flush);
+        assert_eq!(
+            client.ask(Kind::Write, body).await.unwrap_err(),
+            ErrorCode::Io,
+            "{flush:?}"
+        );
+        let written = std::fs::read(bed.folder.path().join("v")).unwrap();
+        assert_eq!(written[3], letter[0], "before the flush");
+        let body = flushed_body(handle, 4, letter, flush);
+        let bodies = client.ask(Kind::Write, body).await.unwrap();
+        let attr: Attr = message::decode(&bodies[0]).unwrap();
+        let now = client.get::<Attr>(Kind::StatOpen, &HandleRequest { handle });
+        assert_eq!(attr.generation, now.await.unwrap().generation);
+    }
+    // One that is not done is not flushed.
+    plan.next(Call::Write, Fault::Fail(ErrorKind::NoSpace));
+    plan.next(Call::Flush, Fault::Fail(ErrorKind::Io));
+    let body = flushed_body(handle, 3, b"c", Flush::Data);
+    assert_eq!(
+        client.ask(Kind::Write, body).await.unwrap_err(),
+        ErrorCode::NoSpace
+    );
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_was_not_agreed_on_ends_the_session() {
+    let bed = Bed::start();
+    bed.volume("v", 100, &[]);
+    let identity = Identity::generate();
+    bed.allow(&identity, Access::ReadWrite);
+    let older = Features::KNOWN.without(Features::WRITE_FLUSH);
+    let mut client = Client::new(bed.connect(&identity).await, identity, older).await;
+    let handle = client.open_to_change("v").await.handle;
+    let body = flushed_body(handle, 3, b"x", Flush::Data);
+    client.send(Kind::Write, body).await;
+    assert_eq!(client.closed().await, CloseCode::Protocol);
+    assert_eq!(std::fs::read(bed.folder.path().join("v")).unwrap(), [0; 100]);
+    bed.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_largest_writes_are_exact() {
     let bed = Bed::start();
