@@ -82,6 +82,16 @@ pub enum Work {
     Punch(ByteRange),
 }
 
+impl Work {
+    /// Bytes that go to the server.
+    pub fn data_bytes(&self) -> u64 {
+        match self {
+            Self::Write(ranges, _) => ranges.iter().map(|range| range.len()).sum(),
+            Self::Zero(_) | Self::Punch(_) => 0,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Batch {
     pub id: BatchId,
@@ -314,6 +324,24 @@ impl Overlay {
             self.take_void(first, id)
         };
         Some(Batch { id, work })
+    }
+
+    /// Takes all there is to send, if one write can carry it and nothing is on its way: what is flushed behind it covers
+    /// everything so far.
+    pub fn take_whole(&mut self) -> Option<Batch> {
+        let few = (1..=WRITE_RANGES_MAX).contains(&self.dirty.len());
+        let small = self.dirty_bytes <= u64::from(WRITE_BYTES_MAX);
+        let all_data = || {
+            self.dirty
+                .iter()
+                .all(|start| self.patches[start].content.is_data())
+        };
+        if !few || !small || !self.wire.is_empty() || !all_data() {
+            return None;
+        }
+        let batch = self.take(false);
+        debug_assert!(!self.has_dirty(), "one write carries it");
+        batch
     }
 
     /// The server has the batch.

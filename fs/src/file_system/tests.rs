@@ -6,6 +6,7 @@ use lacuna_transport::attr::{NewAttr, NewNode, NewTime, Timestamp};
 use lacuna_transport::wire::message::{RenameMode, Reshape};
 use proptest::prelude::*;
 
+mod flush;
 mod lease;
 mod races;
 mod void;

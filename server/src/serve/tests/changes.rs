@@ -134,6 +134,12 @@ async fn a_write_with_a_flush_is_answered_when_both_are_done() {
         client.ask(Kind::Write, body).await.unwrap_err(),
         ErrorCode::NoSpace
     );
+    let flush = FlushRequest {
+        handle,
+        data_only: true,
+    };
+    let next = client.get::<Attr>(Kind::Flush, &flush).await;
+    assert_eq!(next.unwrap_err(), ErrorCode::Io, "the flush was left out");
     bed.stop().await;
 }
 
@@ -147,8 +153,8 @@ async fn a_flush_that_was_not_agreed_on_ends_the_session() {
     let mut client = Client::new(bed.connect(&identity).await, identity, older).await;
     let handle = client.open_to_change("v").await.handle;
     let body = flushed_body(handle, 3, b"x", Flush::Data);
-    client.send(Kind::Write, body).await;
-    assert_eq!(client.closed().await, CloseCode::Protocol);
+    send(&mut client.lane.0, &client.traffic, Kind::Write, 9, body).await;
+    assert_eq!(client.closed().await.0, CloseCode::Protocol);
     assert_eq!(std::fs::read(bed.folder.path().join("v")).unwrap(), [0; 100]);
     bed.stop().await;
 }
