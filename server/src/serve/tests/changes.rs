@@ -10,6 +10,7 @@ use lacuna_transport::wire::message::{
     Copied, CopyRequest, FlushRequest, Opened, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest,
     Subject, VolumeChanged,
 };
+use lacuna_transport::wire::write::{Flush, WriteRequest};
 
 use super::bed::*;
 use super::*;
