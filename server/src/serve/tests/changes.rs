@@ -124,8 +124,9 @@ async fn a_write_with_a_flush_is_answered_when_both_are_done() {
         let body = flushed_body(handle, 4, letter, flush);
         let bodies = client.ask(Kind::Write, body).await.unwrap();
         let attr: Attr = message::decode(&bodies[0]).unwrap();
-        let now = client.get::<Attr>(Kind::StatOpen, &HandleRequest { handle });
-        assert_eq!(attr.generation, now.await.unwrap().generation);
+        let request = HandleRequest { handle };
+        let now: Attr = client.get(Kind::StatOpen, &request).await.unwrap();
+        assert_eq!(attr.generation, now.generation);
     }
     // One that is not done is not flushed.
     plan.next(Call::Write, Fault::Fail(ErrorKind::NoSpace));
