@@ -118,7 +118,7 @@ impl<R: Remote> FileSystem<R> {
         let reshape = open.volume.reshape(open.fences, how, range, grow);
         self.going_on(("fallocate", &path), reshape).await?;
         match open.reach.get() {
-            Some(Reach::Storage) => open.reported(open.volume.flush(true).await),
+            Some(Reach::Storage) => open.reported(Box::pin(open.volume.flush(true)).await),
             None | Some(Reach::Here | Reach::Server) => Ok(()),
         }
     }

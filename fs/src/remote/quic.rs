@@ -461,8 +461,8 @@ impl Remote for QuicRemote {
     ) -> Result<Attr> {
         let session = self.session_of(boot).await?;
         if !session.welcome.features.contains(Features::WRITE_FLUSH) {
-            self.write(volume, boot, ranges, slices).await?;
-            return self.flush(volume, boot, data_only).await;
+            Box::pin(self.write(volume, boot, ranges, slices)).await?;
+            return Box::pin(self.flush(volume, boot, data_only)).await;
         }
         let flush = if data_only { Flush::Data } else { Flush::All };
         let result = change::write(&session, volume, ranges, slices, Some(flush)).await;

@@ -44,7 +44,8 @@ impl WriteBack {
 impl<R: Remote> Volume<R> {
     /// Returns when everything written so far is on the server's stable storage.
     pub async fn flush(self: &Arc<Self>, data_only: bool) -> Result<()> {
-        if self.write_and_flush(data_only).await? {
+        // Apart: every future that flushes would hold all of it.
+        if Box::pin(self.write_and_flush(data_only)).await? {
             return Ok(());
         }
         loop {
