@@ -51,6 +51,7 @@ pub use self::writer::SparseWriter;
 pub use crate::compress::Compress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file_system::FileSystem;
+use crate::file_system::changes::Reach;
 use crate::file_system::follow::{follow, tend};
 use crate::location::Location;
 use crate::memory::Division;
@@ -253,6 +254,8 @@ impl<R: Remote> Client<R> {
     }
 
     fn volume(&self, path: &NodePath, id: NodeId, open: crate::file_system::OpenId) -> Volume<R> {
+        // A punch is done at the server when it returns.
+        self.fs.set_reach(open, Reach::Server);
         Volume::new(Arc::clone(&self.fs), path.clone(), id, open, self.window_bytes)
     }
 }

@@ -159,6 +159,14 @@ impl ExtentMap {
         holes.map(|(run, _)| run.len()).sum()
     }
 
+    /// Bytes of `range` that storage is known to hold, as data or as zeros of our own.
+    pub fn held_bytes(&self, range: ByteRange) -> u64 {
+        let range = range.intersect(ByteRange::up_to(self.size));
+        let runs = self.classes.runs(range);
+        let held = runs.filter(|(_, class)| *class == Class::Data);
+        held.map(|(run, _)| run.len()).sum()
+    }
+
     /// Makes `range` unknown again.
     pub fn forget(&mut self, range: ByteRange) {
         self.set_class(range, Class::Unknown, false);

@@ -15,8 +15,8 @@ pub mod locks;
 mod names;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use lacuna_transport::attr::{Attr, NodeKind, Space};
 use lacuna_transport::digest::UnitHash;
@@ -28,6 +28,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use self::changes::Reach;
 use self::known::Said;
 use self::listings::{Listed, Listings, Names};
 
@@ -66,6 +67,8 @@ pub struct OpenVolume<R: Remote> {
     fences: u64,
     /// Another host has taken a lock that was held through it.
     lock_lost: AtomicBool,
+    /// How far its changes have to get; set once it was opened, if not only here.
+    reach: OnceLock<Reach>,
 }
 
 /// The names of an open folder, as they were when reading it began.
@@ -267,6 +270,7 @@ impl<R: Remote> FileSystem<R> {
             failures_seen: AtomicU64::new(outcome.failures),
             fences: outcome.fences,
             lock_lost: AtomicBool::new(false),
+            reach: OnceLock::new(),
         };
         self.volumes.lock().insert(open, Arc::new(opened));
         open

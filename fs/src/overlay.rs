@@ -82,6 +82,16 @@ pub enum Work {
     Punch(ByteRange),
 }
 
+impl Work {
+    /// Bytes that go to the server.
+    pub fn data_bytes(&self) -> u64 {
+        match self {
+            Self::Write(ranges, _) => ranges.iter().map(|range| range.len()).sum(),
+            Self::Zero(_) | Self::Punch(_) => 0,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Batch {
     pub id: BatchId,
@@ -101,6 +111,8 @@ pub struct Overlay {
     patches: BTreeMap<u64, Patch>,
     /// Where the dirty ones begin.
     dirty: BTreeSet<u64>,
+    /// The same by age: when each was first changed, and where it begins.
+    dirty_by_age: BTreeSet<(u64, u64)>,
     /// Ranges on the wire by their start, whatever became of their patches since.
     wire: BTreeMap<u64, OnWire>,
     dirty_bytes: u64,
@@ -146,7 +158,7 @@ impl Overlay {
 
     /// True if something that was changed up to `change` waits to be sent.
     pub fn has_dirty_from(&self, change: u64) -> bool {
-        self.dirty.iter().any(|start| self.patches[start].born <= change)
+        self.dirty_by_age.first().is_some_and(|(born, _)| *born <= change)
     }
 
     /// Numbers the changes so far: see [`Self::is_unsent`].
@@ -171,11 +183,8 @@ impl Overlay {
             .wire
             .iter()
             .any(|(start, sent)| sent.born <= change && span(*start, sent.end).overlaps(range));
-        on_wire
-            || self.dirty.iter().any(|start| {
-                let patch = &self.patches[start];
-                patch.born <= change && span(*start, patch.end).overlaps(range)
-            })
+        let old_enough = || self.dirty_by_age.range(..=(change, u64::MAX));
+        on_wire || old_enough().any(|(_, start)| span(*start, self.patches[start].end).overlaps(range))
     }
 
     /// The end of the last byte that no server has yet.
@@ -250,11 +259,22 @@ impl Overlay {
         self.insert(range, Content::Data(slice), Stage::Dirty, self.changes);
     }
 
-    /// Takes in zeros or a hole, still to be sent.
+    /// Takes in zeros or a hole, still to be sent. One that goes on where the last one ended becomes one with it.
     pub fn void(&mut self, range: ByteRange, content: Content) {
         debug_assert!(!content.is_data());
+        if range.is_empty() {
+            return;
+        }
         self.changes += 1;
         self.remove(range);
+        let before = self.before(range.start());
+        let grows = before.filter(|(_, patch)| patch.content.same_void(&content));
+        if let Some(start) = grows.map(|(start, _)| start)
+            && let Some(patch) = self.patches.get_mut(&start)
+        {
+            patch.end = range.end();
+            return;
+        }
         self.insert(range, content, Stage::Dirty, self.changes);
     }
 
@@ -304,6 +324,24 @@ impl Overlay {
             self.take_void(first, id)
         };
         Some(Batch { id, work })
+    }
+
+    /// Takes all there is to send, if one write can carry it and nothing is on its way: what is flushed behind it covers
+    /// everything so far.
+    pub fn take_whole(&mut self) -> Option<Batch> {
+        let few = (1..=WRITE_RANGES_MAX).contains(&self.dirty.len());
+        let small = self.dirty_bytes <= u64::from(WRITE_BYTES_MAX);
+        let all_data = || {
+            self.dirty
+                .iter()
+                .all(|start| self.patches[start].content.is_data())
+        };
+        if !few || !small || !self.wire.is_empty() || !all_data() {
+            return None;
+        }
+        let batch = self.take(false);
+        debug_assert!(!self.has_dirty(), "one write carries it");
+        batch
     }
 
     /// The server has the batch.
@@ -381,6 +419,7 @@ impl Overlay {
         let unsent = self.unsent_bytes();
         self.patches.clear();
         self.dirty.clear();
+        self.dirty_by_age.clear();
         (self.dirty_bytes, self.sending_bytes, self.applied_bytes) = (0, 0, 0);
         unsent
     }
@@ -541,6 +580,7 @@ impl Overlay {
         }
         if tail.stage == Stage::Dirty {
             self.dirty.insert(offset);
+            self.dirty_by_age.insert((tail.born, offset));
         }
         self.patches.insert(offset, tail);
     }
@@ -579,6 +619,7 @@ impl Overlay {
     fn put_in(&mut self, start: u64, patch: Patch) {
         if patch.stage == Stage::Dirty {
             self.dirty.insert(start);
+            self.dirty_by_age.insert((patch.born, start));
         }
         if patch.content.is_data() {
             *self.bytes_of(patch.stage) += patch.end - start;
@@ -589,6 +630,7 @@ impl Overlay {
     fn take_out(&mut self, start: u64) -> Option<Patch> {
         let patch = self.patches.remove(&start)?;
         self.dirty.remove(&start);
+        self.dirty_by_age.remove(&(patch.born, start));
         if patch.content.is_data() {
             *self.bytes_of(patch.stage) -= patch.end - start;
         }

@@ -174,6 +174,17 @@ pub trait Remote: Send + Sync + 'static {
         slices: Vec<Slice>,
     ) -> impl Future<Output = Result<Attr>> + Send;
 
+    /// As [`Self::write`] and then [`Self::flush`], which covers it: one request, if the server knows that. After an
+    /// error either may have been done.
+    fn write_and_flush(
+        &self,
+        volume: &Self::Volume,
+        boot: BootId,
+        ranges: Vec<ByteRange>,
+        slices: Vec<Slice>,
+        data_only: bool,
+    ) -> impl Future<Output = Result<Attr>> + Send;
+
     /// Punches, zeroes or allocates a range.
     fn reshape(
         &self,

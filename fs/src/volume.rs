@@ -12,8 +12,8 @@
 //! * a hole or zero is read without a request;
 //! * what was acknowledged stays in the overlay until it is flushed at the server.
 //!
-//! The parts: `read` (plan and gather), `flight` (fetch and share), `map` (fetch and seek), `write` (take
-//! in), `write_back` (send and flush), `refused` (what the server never takes), `lease` (when another may write),
+//! The parts: `read` (plan and gather), `flight` (fetch and share), `map` (fetch and seek), `write` and `void`
+//! (take in), `write_back` (send and flush), `refused` (what the server never takes), `lease` (when another may write),
 //! `reshape` (changes that wait for the server).
 
 pub mod flight;
@@ -26,6 +26,7 @@ pub mod reshape;
 pub mod shared;
 mod unflushed;
 mod unsettled;
+mod void;
 pub mod waiting;
 pub mod write;
 pub mod write_back;
@@ -45,6 +46,7 @@ use tokio::time::Instant;
 use self::flight::Flight;
 use self::shared::MapRuns;
 pub use self::shared::Shared;
+use self::void::Carried;
 use self::write_back::WriteBack;
 use crate::cache::CacheKey;
 use crate::error::{Error, ErrorKind, Result};
@@ -84,6 +86,9 @@ struct State {
     /// The base whose pages the kernel may hold.
     kernel_base: Option<Generation>,
     back: WriteBack,
+    /// Space that holes will free which the server has not made yet: its attributes still count it.
+    freed_bytes: u64,
+    carried: Carried,
     /// How often the write lease was lost to another client: see `lease`.
     fences: u64,
     /// The server asked for the lease, and was not answered yet.
@@ -165,9 +170,12 @@ impl State {
         }
         if overlay.has_unsent() {
             next.size = next.size.max(overlay.unsent_end());
-            next.allocated_bytes = attr.allocated_bytes.max(self.attr.allocated_bytes);
+            let unfreed = attr.allocated_bytes.saturating_sub(self.freed_bytes);
+            next.allocated_bytes = unfreed.max(self.attr.allocated_bytes);
             next.modified = attr.modified.max(self.attr.modified);
             next.changed = attr.changed.max(self.attr.changed);
+        } else {
+            self.freed_bytes = 0;
         }
         // What is sent again moves the time that was set; the next flush sets it again.
         next.modified = self.back.modified_behind().unwrap_or(next.modified);
@@ -224,6 +232,8 @@ impl<R: Remote> Volume<R> {
             heard: false,
             kernel_base: None,
             back: WriteBack::default(),
+            freed_bytes: 0,
+            carried: Carried::default(),
             fences: 0,
             recalled: false,
             closed_at: None,

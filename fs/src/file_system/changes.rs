@@ -91,15 +91,36 @@ impl<R: Remote> FileSystem<R> {
         open.reported(open.volume.flush(data_only).await)
     }
 
+    /// How far changes through a handle have to get before they are acknowledged, where the change does not say.
+    pub fn set_reach(&self, open: OpenId, reach: Reach) {
+        if let Ok(open) = self.open_volume(open) {
+            // An open handle keeps what it was opened with.
+            open.reach.get_or_init(|| reach);
+        }
+    }
+
+    /// Takes in a punch or a zeroing that needs no waiting. Call it within the runtime.
+    pub fn reshape_now(&self, open: OpenId, how: Reshape, range: ByteRange) -> Result<WriteNow> {
+        let open = self.writable(open)?;
+        match open.reach.get() {
+            None | Some(Reach::Here) => open.volume.reshape_now(open.fences, how, range),
+            Some(Reach::Server | Reach::Storage) => Ok(WriteNow::Wait),
+        }
+    }
+
     /// Punches, zeroes or allocates a range.
     pub async fn reshape(&self, open: OpenId, how: Reshape, range: ByteRange, grow: bool) -> Result<()> {
+        if self.reshape_now(open, how, range)? == WriteNow::Done {
+            return Ok(());
+        }
         let open = self.writable(open)?;
         let path = open.volume.path();
-        self.going_on(
-            ("fallocate", &path),
-            open.volume.reshape(open.fences, how, range, grow),
-        )
-        .await
+        let reshape = open.volume.reshape(open.fences, how, range, grow);
+        self.going_on(("fallocate", &path), reshape).await?;
+        match open.reach.get() {
+            Some(Reach::Storage) => open.reported(Box::pin(open.volume.flush(true)).await),
+            None | Some(Reach::Here | Reach::Server) => Ok(()),
+        }
     }
 
     /// Takes in zeros or a hole, to be sent later; a hole beyond the end makes the volume larger too.

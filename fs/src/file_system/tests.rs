@@ -6,11 +6,14 @@ use lacuna_transport::attr::{NewAttr, NewNode, NewTime, Timestamp};
 use lacuna_transport::wire::message::{RenameMode, Reshape};
 use proptest::prelude::*;
 
+mod flush;
 mod lease;
 mod races;
+mod void;
 
 use super::changes::Reach;
 use super::*;
+use crate::overlay::Content;
 use crate::remote::memory::{Delays, MemoryRemote};
 use crate::volume::write::WriteNow;
 
@@ -76,6 +79,8 @@ enum Step {
     Write(u64, u64, u8),
     Punch(u64, u64),
     Zero(u64, u64),
+    /// A hole (or zeros) that makes the volume larger.
+    Void(u64, u64, bool),
     Allocate(u64, u64),
     Resize(u64),
     Copy(u64, u64, u64),
@@ -96,6 +101,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (either(), 1..=255_u8).prop_map(|((start, len), byte)| Step::Write(start, len, byte)),
         2 => either().prop_map(|(start, len)| Step::Punch(start, len)),
         1 => either().prop_map(|(start, len)| Step::Zero(start, len)),
+        1 => (either(), any::<bool>()).prop_map(|((start, len), hole)| Step::Void(start, len, hole)),
         1 => either().prop_map(|(start, len)| Step::Allocate(start, len)),
         2 => (0..SIZE_MAX).prop_map(Step::Resize),
         1 => (0..SIZE_MAX / 2, 0..SIZE_MAX / 2, 1..SIZE_MAX / 4).prop_map(|(from, to, len)| Step::Copy(from, to, len)),
@@ -158,6 +164,12 @@ impl World {
                     self.model.grow(start + len);
                 }
                 self.model.fill(range, 0);
+            }
+            Step::Void(start, len, hole) => {
+                let content = if hole { Content::Hole } else { Content::Zero };
+                fs.void(open, at(start, len), content).await.unwrap();
+                self.model.grow(start + len);
+                self.model.fill(at(start, len), 0);
             }
             Step::Allocate(start, len) => {
                 fs.reshape(open, Reshape::Allocate, at(start, len), true)

@@ -604,10 +604,10 @@ impl<R: Remote> Filesystem for Adapter<R> {
         reply: ReplyEmpty,
     ) {
         guarded("fallocate", || match change::reshape_of(mode) {
-            Some((how, grow)) => self.answer("fallocate", reply, async move |fs| {
+            Some((how, grow)) => {
                 let range = ByteRange::at_saturating(offset, length);
-                fs.reshape(OpenId(open.0), how, range, grow).await
-            }),
+                self.reshape(OpenId(open.0), how, range, grow, reply);
+            }
             None => reply.error(Errno::EOPNOTSUPP),
         });
     }

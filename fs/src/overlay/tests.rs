@@ -192,7 +192,10 @@ impl World {
         );
         let dirty = self.overlay.patches.iter();
         let dirty = dirty.filter(|(_, patch)| patch.stage == Stage::Dirty);
-        assert!(dirty.map(|(start, _)| start).eq(&self.overlay.dirty));
+        assert!(dirty.clone().map(|(start, _)| start).eq(&self.overlay.dirty));
+        let mut by_age: Vec<_> = dirty.map(|(start, patch)| (patch.born, *start)).collect();
+        by_age.sort_unstable();
+        assert!(by_age.iter().eq(&self.overlay.dirty_by_age));
     }
 }
 
@@ -286,4 +289,23 @@ fn the_largest_void_is_one_request() {
     overlay.void(at(1 << 40, 1 << 40), Content::Hole);
     let batch = overlay.take(false).unwrap();
     assert!(matches!(batch.work, Work::Punch(range) if range == at(0, 2 << 40)));
+}
+
+#[test]
+fn holes_and_zeros_in_a_row_are_one_patch_of_their_kind() {
+    let mut overlay = Overlay::default();
+    for index in 0..4096 {
+        overlay.void(at(index << 16, 1 << 16), Content::Hole);
+    }
+    assert_eq!(overlay.patch_count(), 1);
+    overlay.void(at(4096 << 16, 1 << 16), Content::Zero);
+    assert_eq!(overlay.patch_count(), 2);
+    let batch = overlay.take(false).unwrap();
+    assert!(matches!(batch.work, Work::Punch(range) if range == at(0, 4096 << 16)));
+    // What is on the wire does not grow any more.
+    overlay.void(at(4096 << 16, 1 << 16), Content::Hole);
+    assert_eq!(overlay.patch_count(), 2);
+    overlay.answered(batch.id);
+    let batch = overlay.take(false).unwrap();
+    assert!(matches!(batch.work, Work::Punch(range) if range == at(4096 << 16, 1 << 16)));
 }

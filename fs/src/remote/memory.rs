@@ -3,6 +3,7 @@
 //! It counts requests, can be changed behind the client's back, can be made to fail, and can crash: then it
 //! holds what was flushed and is another run of the server.
 
+mod apply;
 mod content;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,6 +24,7 @@ use lacuna_transport::wire::message::{Features, RenameMode, Reshape};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use self::apply::{Then, pause};
 pub use self::content::Content;
 use super::{Access, DIGESTS_UNSUPPORTED, LOCKS_UNSUPPORTED, LockAsk, Named, Remote, SharedPath, UnitRange};
 use crate::error::{Error, ErrorKind, Result};
@@ -278,55 +280,6 @@ impl MemoryRemote {
         let content = state.content(id)?;
         Ok(answer(id, content))
     }
-
-    async fn apply(
-        &self,
-        volume: &MemoryVolume,
-        boot: BootId,
-        change: impl FnOnce(&mut Content) + Send,
-    ) -> Result<Attr> {
-        self.reached().await;
-        let delays = self.state.lock().delays;
-        tokio::task::yield_now().await;
-        pause(delays.before).await;
-        let attr = self.apply_now(volume, boot, change);
-        pause(delays.answer).await;
-        attr
-    }
-
-    fn apply_now(
-        &self,
-        volume: &MemoryVolume,
-        boot: BootId,
-        change: impl FnOnce(&mut Content),
-    ) -> Result<Attr> {
-        let id = volume.id;
-        let mut state = self.asked()?;
-        if let Some(kind) = state.fail_changes {
-            return Err(Error::new(kind, "made to fail"));
-        }
-        if state.boot() != boot {
-            return Err(Error::new(ErrorKind::Disconnected, "another run"));
-        }
-        let content = state.content(id)?;
-        if content.lease != volume.lease {
-            volume.fenced.store(true, Ordering::Relaxed);
-            return Err(Error::new(ErrorKind::Fenced, "somebody else had it"));
-        }
-        change(content);
-        let attr = attr_of(id, content);
-        if state.lose_answers > 0 {
-            state.lose_answers -= 1;
-            return Err(Error::new(ErrorKind::Disconnected, "the answer was lost"));
-        }
-        Ok(attr)
-    }
-}
-
-async fn pause(time: Duration) {
-    if !time.is_zero() {
-        tokio::time::sleep(time).await;
-    }
 }
 
 fn attr_of(id: u64, content: &Content) -> Attr {
@@ -566,19 +519,23 @@ impl Remote for MemoryRemote {
         ranges: Vec<ByteRange>,
         slices: Vec<Slice>,
     ) -> Result<Attr> {
-        self.writes.fetch_add(1, Ordering::Relaxed);
-        self.check_place(&ranges)?;
-        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.as_ref().to_vec()).collect();
-        self.apply(volume, boot, |content| {
-            let mut rest = &bytes[..];
-            for range in &ranges {
-                let (front, back) = rest.split_at(usize::try_from(range.len()).unwrap_or(0));
-                content.write_bytes(range.start(), front);
-                rest = back;
-            }
-            assert!(rest.is_empty(), "slices and ranges agree");
-        })
-        .await
+        self.write_then(volume, boot, (ranges, slices), Then::Answer)
+            .await
+    }
+
+    async fn write_and_flush(
+        &self,
+        volume: &MemoryVolume,
+        boot: BootId,
+        ranges: Vec<ByteRange>,
+        slices: Vec<Slice>,
+        data_only: bool,
+    ) -> Result<Attr> {
+        if self.features().await?.contains(Features::WRITE_FLUSH) {
+            return self.write_then(volume, boot, (ranges, slices), Then::Flush).await;
+        }
+        self.write(volume, boot, ranges, slices).await?;
+        self.flush(volume, boot, data_only).await
     }
 
     async fn reshape(

@@ -29,6 +29,7 @@ use lacuna_transport::wire::message::{
     OpenRequest, Opened, PathRequest, RemoveRequest, RenameMode, RenameRequest, Reshape, StreamReport,
 };
 use lacuna_transport::wire::read::ReadRequest;
+use lacuna_transport::wire::write::Flush;
 use parking_lot::Mutex;
 
 use super::link::{Link, LinkState};
@@ -440,9 +441,28 @@ impl Remote for QuicRemote {
         slices: Vec<Slice>,
     ) -> Result<Attr> {
         let session = self.session_of(boot).await?;
-        let result = change::write(&session, volume, ranges, slices).await;
+        let result = change::write(&session, volume, ranges, slices, None).await;
         volume.heed(&result);
         change::outcome(&session, result, || format!("write {}", volume.path))
+    }
+
+    async fn write_and_flush(
+        &self,
+        volume: &QuicVolume,
+        boot: BootId,
+        ranges: Vec<ByteRange>,
+        slices: Vec<Slice>,
+        data_only: bool,
+    ) -> Result<Attr> {
+        let session = self.session_of(boot).await?;
+        if !session.welcome.features.contains(Features::WRITE_FLUSH) {
+            Box::pin(self.write(volume, boot, ranges, slices)).await?;
+            return Box::pin(self.flush(volume, boot, data_only)).await;
+        }
+        let flush = if data_only { Flush::Data } else { Flush::All };
+        let result = change::write(&session, volume, ranges, slices, Some(flush)).await;
+        volume.heed(&result);
+        change::outcome(&session, result, || format!("write and flush {}", volume.path))
     }
 
     async fn reshape(

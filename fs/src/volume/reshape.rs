@@ -12,6 +12,7 @@ use lacuna_transport::limits::{COPY_BYTES_MAX, VOLUME_BYTES_MAX};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::message::Reshape;
 
+use super::void::VOIDS_MAX;
 use super::write_back::LOST_PAUSE;
 use super::{State, Volume};
 use crate::error::{Error, ErrorKind, Result};
@@ -155,6 +156,7 @@ impl<R: Remote> Volume<R> {
                 room = state.back.note_reservation(range, grow);
             }
         }
+        state.carried.note(boot, how);
         state.back.note_answer();
         state.note_map_change(inside.align_out(BLOCK_BYTES));
         self.overtake(&mut state, range);
@@ -312,6 +314,3 @@ impl<R: Remote> Volume<R> {
         Ok(())
     }
 }
-
-/// Holes and zeros kept until a flush; more of them cause one.
-const VOIDS_MAX: usize = 16 << 10;

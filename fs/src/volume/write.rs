@@ -25,7 +25,7 @@ pub enum WriteNow {
 impl State {
     /// Shows a change at the volume's attributes and map before the server knows of it. The overlay has it
     /// already.
-    fn note_write(&mut self, range: ByteRange, content: Option<&Content>) {
+    pub(super) fn note_write(&mut self, range: ByteRange, content: Option<&Content>) {
         self.note_grown(range.end());
         let blocks = range.align_out(PAGE_BYTES);
         match content {
@@ -33,34 +33,17 @@ impl State {
                 self.attr.allocated_bytes += self.map.hole_bytes(blocks).next_multiple_of(PAGE_BYTES);
                 self.map.mark_data(range);
             }
-            Some(Content::Hole) => self.map.mark_hole(range),
+            Some(Content::Hole) => {
+                let before = self.map.held_bytes(range);
+                self.map.mark_hole(range);
+                self.note_freed(before - self.map.held_bytes(range));
+            }
             Some(Content::Zero | Content::Data(_)) => self.map.mark_zero(range),
         }
         self.note_map_change(blocks);
         self.back.forget_times();
         let now = Timestamp::from(SystemTime::now());
         (self.attr.modified, self.attr.changed) = (now, now);
-    }
-
-    /// Takes in zeros or a hole. A hole beyond the end is nothing to send but the new size.
-    fn void(&mut self, range: ByteRange, content: &Content) {
-        let hole = matches!(content, Content::Hole);
-        let inside = if hole {
-            range.split_at(self.attr.size).0
-        } else {
-            range
-        };
-        if hole && range.end() > self.attr.size {
-            self.back.grow_to(range.end());
-        }
-        let covered = |(_, found): &(ByteRange, Option<Content>)| matches!(found, None | Some(Content::Hole));
-        let already = hole
-            && self.map.hole_bytes(inside) == inside.len()
-            && self.back.overlay.pieces(inside).iter().all(covered);
-        if !already {
-            self.back.overlay.void(inside, content.clone());
-        }
-        self.note_write(range, Some(content));
     }
 }
 
@@ -75,7 +58,7 @@ impl<R: Remote> Volume<R> {
         Ok(fitting)
     }
 
-    fn no_space(&self, offset: u64) -> Error {
+    pub(super) fn no_space(&self, offset: u64) -> Error {
         let text = format!("{} cannot grow: there is no space at {offset}", self.path());
         Error::new(ErrorKind::NoSpace, text)
     }
@@ -111,46 +94,8 @@ impl<R: Remote> Volume<R> {
         shared.while_it_goes_on(("write", &self.path), taken_in).await
     }
 
-    /// Takes in zeros or a hole, waiting while there is too much to send.
-    pub async fn void(self: &Arc<Self>, fences: u64, range: ByteRange, content: &Content) -> Result<()> {
-        if range.end() > VOLUME_BYTES_MAX {
-            return Err(Error::new(
-                ErrorKind::TooLarge,
-                format!("{range} of {}", self.path()),
-            ));
-        }
-        if range.end() > self.size_max() {
-            return Err(self.no_space(range.start()));
-        }
-        let shared = Arc::clone(&self.shared);
-        let taken_in = async {
-            loop {
-                let pass = self.gate.read().await;
-                if self.try_void(fences, range, content)? == WriteNow::Done {
-                    return Ok(());
-                }
-                drop(pass);
-                shared.make_room();
-                tokio::time::sleep(ROOM_PAUSE).await;
-            }
-        };
-        shared.while_it_goes_on(("punch", &self.path), taken_in).await
-    }
-
-    fn try_void(self: &Arc<Self>, fences: u64, range: ByteRange, content: &Content) -> Result<WriteNow> {
-        let mut state = self.state.lock();
-        match self.takes_changes(&state, fences)? {
-            WriteNow::Done if !range.is_empty() => {
-                state.void(range, content);
-                self.taken_in(&mut state);
-                Ok(WriteNow::Done)
-            }
-            answer => Ok(answer),
-        }
-    }
-
     /// `Done` if there is room for another patch; an error if the server takes nothing.
-    fn takes_changes(&self, state: &State, fences: u64) -> Result<WriteNow> {
+    pub(super) fn takes_changes(&self, state: &State, fences: u64) -> Result<WriteNow> {
         state.check_fences(fences)?;
         if self.shared.is_closing() {
             return Err(Error::new(ErrorKind::Disconnected, "the mount has ended"));
@@ -163,7 +108,7 @@ impl<R: Remote> Volume<R> {
     }
 
     /// Has what was taken in sent.
-    fn taken_in(self: &Arc<Self>, state: &mut State) {
+    pub(super) fn taken_in(self: &Arc<Self>, state: &mut State) {
         if state.back.grown_to().is_some() {
             self.shared.unsettle(self);
         }
@@ -215,7 +160,7 @@ impl<R: Remote> Volume<R> {
 }
 
 /// Longest wait for room without looking again: a release may have come between two looks.
-const ROOM_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+pub(super) const ROOM_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// Most patches of one volume: about 150 bytes each, also of holes, which need no room in the budget.
 const PATCHES_MAX: usize = 64 << 10;
 

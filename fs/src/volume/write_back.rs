@@ -1,4 +1,4 @@
-//! Sending what was written, and having the server flush it.
+//! Sending what was written, and having the server flush it (`flush`).
 //!
 //! One task for each volume with dirty data takes batches out of the overlay and sends several at once. It
 //! waits a moment for a batch to fill, unless somebody waits for it. Flushes are asked for by fsync, when
@@ -16,6 +16,7 @@
 //!
 //! Nothing that was acknowledged is dropped but in the last three cases.
 
+mod flush;
 mod guards;
 
 use std::sync::Arc;
@@ -36,7 +37,7 @@ use super::{State, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent_map::BLOCK_BYTES;
 use crate::overlay::{Batch, Overlay, Work};
-use crate::remote::{Named, Remote};
+use crate::remote::Remote;
 use crate::rescue::Piece;
 
 /// Batches of one volume on the wire at once.
@@ -101,6 +102,29 @@ struct Stuck {
     again: Instant,
 }
 
+/// What came of a batch.
+#[derive(Debug)]
+struct Delivered {
+    /// The run of the server that has it.
+    boot: BootId,
+    attr: Attr,
+    /// What it will never take.
+    refused: Option<Refused>,
+    /// It was flushed, and all this with it.
+    flushed: Option<Unflushed>,
+}
+
+impl Delivered {
+    fn new(boot: BootId, attr: Attr) -> Self {
+        Self {
+            boot,
+            attr,
+            refused: None,
+            flushed: None,
+        }
+    }
+}
+
 /// What the sending task does next.
 #[derive(Debug)]
 enum Next {
@@ -130,9 +154,9 @@ impl WriteBack {
             || self.under_way > 0
     }
 
-    /// The volume ends at `size` now, with a hole.
+    /// The volume ends at `size` now, or later, with a hole.
     pub(super) fn grow_to(&mut self, size: u64) {
-        self.grown_to = Some(size);
+        self.grown_to = self.grown_to.max(Some(size));
     }
 
     pub(super) fn grown_to(&self) -> Option<u64> {
@@ -404,16 +428,18 @@ impl<R: Remote> Volume<R> {
         }
     }
 
-    /// Tells which run of the server answered what, and what it will never take.
-    async fn deliver(self: &Arc<Self>, work: Work, fences: u64) -> Result<(BootId, Attr, Option<Refused>)> {
+    async fn deliver(self: &Arc<Self>, work: Work, fences: u64) -> Result<Delivered> {
         let boot = self.settle().await?;
         let bound = self.bound_under(fences)?;
         match self.send_work(&bound, boot, work.clone()).await {
             Err(error) if error.kind() == ErrorKind::Refused => {
                 let (attr, refused) = self.send_parts(&bound, boot, &work, error).await?;
-                Ok((boot, attr, Some(refused)))
+                Ok(Delivered {
+                    refused: Some(refused),
+                    ..Delivered::new(boot, attr)
+                })
             }
-            sent => Ok((boot, sent?, None)),
+            sent => Ok(Delivered::new(boot, sent?)),
         }
     }
 
@@ -438,7 +464,7 @@ impl<R: Remote> Volume<R> {
     }
 
     /// True if the batch is to be sent again after a pause.
-    fn delivered(self: &Arc<Self>, batch: &Batch, outcome: Result<(BootId, Attr, Option<Refused>)>) -> bool {
+    fn delivered(self: &Arc<Self>, batch: &Batch, outcome: Result<Delivered>) -> bool {
         let passing = matches!(&outcome, Err(error) if self.passes(error));
         let fenced = outcome
             .as_ref()
@@ -448,10 +474,10 @@ impl<R: Remote> Volume<R> {
         let mut state = self.state.lock();
         match outcome {
             // Another run of the server is known by now, and it may lack this.
-            Ok((boot, ..)) if state.back.boot != Some(boot) => state.back.overlay.lost(batch.id),
-            Ok((_, attr, refused)) => {
+            Ok(done) if state.back.boot != Some(done.boot) => state.back.overlay.lost(batch.id),
+            Ok(done) => {
                 state.back.gone_since = None;
-                if let Some(refused) = &refused {
+                if let Some(refused) = &done.refused {
                     self.drop_refused(&mut state, batch, refused);
                 }
                 state.back.overlay.answered(batch.id);
@@ -467,7 +493,10 @@ impl<R: Remote> Volume<R> {
                     state.note_map_change(range.align_out(BLOCK_BYTES));
                     self.overtake(&mut state, *range);
                 }
-                self.answered_with(&mut state, attr);
+                if let Some(unflushed) = done.flushed {
+                    state.back.note_flush_behind(unflushed);
+                }
+                self.answered_with(&mut state, done.attr);
             }
             Err(error) if passing => {
                 tracing::debug!(volume = %self.path, %error, "a batch was lost; sending it again");
@@ -584,102 +613,6 @@ impl<R: Remote> Volume<R> {
             Some(size) => self.grow(size).await,
             None => Ok(()),
         }
-    }
-
-    /// Returns when everything written so far is on the server's stable storage.
-    pub async fn flush(self: &Arc<Self>, data_only: bool) -> Result<()> {
-        loop {
-            self.drain_all().await?;
-            let Some(unflushed) = self.unflushed() else {
-                self.let_go_if_settled();
-                return Ok(());
-            };
-            let shared = Arc::clone(&self.shared);
-            let boot = shared
-                .within_deadline(("fsync", &self.path), self.settle())
-                .await?;
-            if unflushed.own_with.is_some_and(|run| run != boot) {
-                // What was answered by another run is on its way again.
-                continue;
-            }
-            let flushed = shared
-                .within_deadline(("fsync", &self.path), self.flush_once(boot, data_only))
-                .await;
-            match flushed {
-                Ok(attr) => {
-                    let mut state = self.state.lock();
-                    state.back.note_flush(unflushed.answers);
-                    state.back.by_others.note_flush(unflushed.by_others);
-                    self.answered_with(&mut state, attr);
-                    drop(state);
-                    self.let_go_if_settled();
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::TimedOut => return Err(error),
-                Err(error) if self.passes(&error) => {
-                    tracing::debug!(volume = %self.path, %error, "a flush was lost; trying again");
-                    tokio::time::sleep(LOST_PAUSE).await;
-                }
-                Err(error) if unflushed.own_with.is_none() => return Err(error),
-                Err(error) => {
-                    // What the server had may be gone from its memory too; here it is not. Beside a change that
-                    // waits for its answer it must not be sent again.
-                    let _pass = self.gate.read().await;
-                    let mut state = self.state.lock();
-                    state.back.overlay.unapply();
-                    state.back.note_failure(&error);
-                    self.wake_writer(&mut state);
-                    return Err(error);
-                }
-            }
-        }
-    }
-
-    /// Has the server flush what it has answered, and sets times before that what was sent again has moved.
-    async fn flush_once(&self, boot: BootId, data_only: bool) -> Result<Attr> {
-        let (remote, bound) = (&self.shared.remote, self.bound()?);
-        if let Some(times) = self.times_behind() {
-            remote.set_attr(Named::Open(&*bound), times).await?;
-            self.state.lock().back.times_behind = false;
-        }
-        remote.flush(&*bound, boot, data_only).await
-    }
-
-    /// Times to set again, once all that moves them was sent again.
-    fn times_behind(&self) -> Option<NewAttr> {
-        let back = &self.state.lock().back;
-        back.times.filter(|_| back.times_behind)
-    }
-
-    /// What a flush has to cover now, if there is something.
-    fn unflushed(&self) -> Option<Unflushed> {
-        let state = self.state.lock();
-        let (back, own) = (&state.back, state.back.is_unflushed());
-        // Of a closed volume nobody asks but for what was written here.
-        let others = state.opens > 0 && back.by_others.is_unflushed();
-        (own || others).then(|| Unflushed {
-            answers: back.overlay.answers(),
-            own_with: back.boot.filter(|_| own),
-            by_others: back.by_others.seen(),
-        })
-    }
-
-    pub(super) fn flush_in_background(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        let wanted = state.back.is_unflushed() && !state.back.flushing;
-        state.back.flushing |= wanted;
-        drop(state);
-        if !wanted {
-            return;
-        }
-        let volume = Arc::clone(self);
-        tokio::spawn(async move {
-            if let Err(error) = volume.flush(true).await {
-                tracing::warn!(volume = %volume.path, %error, "cannot flush in the background");
-            }
-            let mut state = volume.state.lock();
-            state.back.flushing = false;
-        });
     }
 
     /// Makes sure that the run of the server there is has sizes and reservations that another run may have

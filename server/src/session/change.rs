@@ -15,7 +15,7 @@ use lacuna_transport::wire::message::{
     Copied, CopyRequest, Features, FlushRequest, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest,
     Subject,
 };
-use lacuna_transport::wire::write::{HEAD_BYTES, WriteRequest};
+use lacuna_transport::wire::write::{Flush, HEAD_BYTES, WriteRequest};
 use quinn::RecvStream;
 
 use super::Session;
@@ -60,6 +60,9 @@ impl Session {
         if codec.is_some_and(|codec| !features.contains(codec.feature())) {
             return Err(WireError::OutOfBounds("codec that this session does not have").into());
         }
+        if request.flush().is_some() && !features.contains(Features::WRITE_FLUSH) {
+            return Err(WireError::OutOfBounds("flush that this session does not have").into());
+        }
         let bytes = usize::try_from(request.bytes()).unwrap_or(usize::MAX);
         // What is packed is there together with what it unpacks to.
         let needed = buffers::cost(bytes) + codec.map_or(0, |_| payload_bytes);
@@ -102,6 +105,10 @@ impl Session {
                     Ok(())
                 },
             )?;
+            // Here, and not in a hand-over of its own: who asks for it waits for both.
+            if let Some(flush) = received.request.flush() {
+                node.flush(flush == Flush::Data)?;
+            }
             Ok(attr)
         })
         .await

@@ -84,3 +84,32 @@ fn changes_of_all_kinds_are_covered_in_order() -> Result<()> {
     }
     Ok(())
 }
+
+/// A small write and the fsync behind it cost one round trip, but where the write was on its way already.
+#[test]
+fn a_small_write_and_its_fsync_are_one_request() -> Result<()> {
+    let rig = empty()?;
+    let file = rig.mount.create("volume")?;
+    file.write_all_at(&bytes(1, MIB)?, 0)?;
+    file.sync_all()?;
+    let before = rig.mount.settled()?;
+    let mut expected = bytes(1, MIB)?;
+    for round in 0..50 {
+        let (at, content) = (round * 20_000, bytes(round + 2, 4096)?);
+        file.write_all_at(&content, at)?;
+        file.sync_data()?;
+        expected[usize::try_from(at)?..][..4096].copy_from_slice(&content);
+    }
+    let status = rig.mount.settled()?;
+    let requests = status.requests_sent - before.requests_sent;
+    ensure!(
+        requests < 75,
+        "{requests} requests for 50 writes and their fsyncs"
+    );
+    assert_eq!(status.dirty_bytes, 0);
+    ensure!(
+        fs::read(rig.original("volume"))? == expected,
+        "the server's file differs"
+    );
+    Ok(())
+}

@@ -1,14 +1,17 @@
-//! FALLOC_FL_PUNCH_HOLE: exact at every byte, one request of any size, and the space is free at the server at once.
+//! FALLOC_FL_PUNCH_HOLE: exact at every byte, one request of any size, seen at once and sent behind as writes are.
 
-use std::os::unix::fs::FileExt;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 
 use anyhow::{Context, Result, ensure};
-use lacuna_tests::reshape;
+use lacuna_tests::rig::Rig;
 use lacuna_tests::samples;
 use lacuna_tests::seek_map::SeekMap;
 use lacuna_tests::twin::Twin;
-use rustix::fs::fallocate;
+use lacuna_tests::{compare, reshape};
+use rustix::fs::{OFlags, fallocate};
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 use crate::{KIB, MIB, TIB, bytes, empty};
 
@@ -129,4 +132,107 @@ fn arguments_are_checked() -> Result<()> {
     volume.sync_all()?;
     assert_eq!(std::fs::read(rig.original("volume"))?, bytes(1, 10_000)?);
     Ok(())
+}
+
+/// Sent behind, as writes are: from the second one on, since the first shows that the server can.
+#[test]
+fn a_punch_is_seen_at_once_and_needs_no_server() -> Result<()> {
+    let rig = empty()?;
+    let twin = punched_once(&rig)?;
+    let blocks = twin.volume.metadata()?.blocks();
+    rig.server.process()?.send(Signal::STOP)?;
+    let outcome = (|| -> Result<()> {
+        twin.both(|file| reshape::punch(file, MIB, 64 * KIB))?;
+        twin.both(|file| reshape::punch(file, 2 * MIB + 1, 8 * KIB))?;
+        let mut found = vec![1; 64 << 10];
+        twin.volume.read_exact_at(&mut found, MIB)?;
+        ensure!(
+            found.iter().all(|byte| *byte == 0),
+            "what was punched is not zero"
+        );
+        let map = SeekMap::of(&twin.volume)?;
+        map.ensure_hole(MIB, MIB + 64 * KIB)?;
+        map.ensure_data(2 * MIB, 2 * MIB + 4096)?;
+        let now = twin.volume.metadata()?.blocks();
+        ensure!(now == blocks - 128 - 8, "{now} blocks, {blocks} before");
+        Ok(())
+    })();
+    rig.server.process()?.send(Signal::CONT)?;
+    outcome?;
+    twin.ensure_same()?;
+    let at_server = std::fs::metadata(twin.original_path())?.blocks();
+    assert_eq!(
+        twin.volume.metadata()?.blocks(),
+        at_server,
+        "blocks after the fsync"
+    );
+    Ok(())
+}
+
+#[test]
+fn punches_in_a_row_are_few_requests() -> Result<()> {
+    let rig = empty()?;
+    let volume = rig.mount.create("volume")?;
+    volume.set_len(256 * MIB)?;
+    volume.write_all_at(&bytes(1, MIB)?, 100 * MIB)?;
+    reshape::punch(&volume, 0, 64 * KIB)?;
+    volume.sync_all()?;
+    let before = rig.mount.settled()?;
+    for start in (0..256 * MIB).step_by(64 << 10) {
+        reshape::punch(&volume, start, 64 * KIB)?;
+    }
+    volume.sync_all()?;
+    let requests = rig.mount.settled()?.requests_sent - before.requests_sent;
+    ensure!(requests < 400, "{requests} requests for 4096 punches in a row");
+    assert_eq!(compare::allocated_bytes(&rig.original("volume"))?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_punch_survives_a_server_that_is_killed() -> Result<()> {
+    let mut rig = empty()?;
+    let twin = punched_once(&rig)?;
+    for round in 1..4 {
+        let start = round * MIB + 5;
+        twin.both(|file| reshape::punch(file, start, 300 * KIB))?;
+        twin.write(start + 100 * KIB, b"behind the punch")?;
+        rig.restart_server()?;
+        twin.ensure_same_now().with_context(|| format!("round {round}"))?;
+    }
+    twin.ensure_same()
+}
+
+#[test]
+fn with_o_dsync_a_punch_is_at_the_server_when_it_returns() -> Result<()> {
+    let rig = empty()?;
+    let twin = punched_once(&rig)?;
+    for (start, flags) in [
+        (MIB, OFlags::DSYNC),
+        (2 * MIB, OFlags::SYNC),
+        (3 * MIB, OFlags::DIRECT),
+    ] {
+        let opened = File::options()
+            .write(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(twin.volume_path())?;
+        reshape::punch(&opened, start, 64 * KIB)?;
+        let mut found = vec![1; 64 << 10];
+        File::open(twin.original_path())?.read_exact_at(&mut found, start)?;
+        ensure!(
+            found.iter().all(|byte| *byte == 0),
+            "{flags:?}: the server has not punched yet"
+        );
+    }
+    Ok(())
+}
+
+/// Eight MiB of data of which the first 64 KiB were punched.
+fn punched_once(rig: &Rig) -> Result<Twin> {
+    let twin = Twin::filled(rig, "volume", |path| {
+        samples::write_sparse(path, 8 * MIB, 8, [(0, 8 * MIB)])
+    })?;
+    SeekMap::of(&twin.volume)?;
+    twin.both(|file| reshape::punch(file, 0, 64 * KIB))?;
+    twin.volume.sync_all()?;
+    Ok(twin)
 }

@@ -13,7 +13,7 @@ use super::message::{
     StreamReport, StreamState, Subject, VolumeChanged, Welcome,
 };
 use super::read::ReadRequest;
-use super::write::WriteRequest;
+use super::write::{Flush, WriteRequest};
 use crate::attr::{Attr, NewAttr, NewNode, NewTime, NodeKind, Space, Timestamp};
 use crate::digest::Hashing;
 use crate::extent::{Extent, ExtentKind};
@@ -551,4 +551,27 @@ fn a_newer_peer_may_add_fields() {
         message::decode::<HandleRequest>(&bytes).unwrap().handle,
         Handle(5)
     );
+}
+
+#[test]
+fn writes_with_a_flush() {
+    assert_eq!(Features::WRITE_FLUSH, Features(1024));
+    let write = || WriteRequest::new(Handle(5), vec![ByteRange::at(4096, 512).unwrap()]).unwrap();
+    for (flush, codec, count, tail) in [
+        (Flush::Data, None, "0140", ""),
+        (Flush::All, None, "0120", ""),
+        (Flush::Data, Some(Codec::Zstd), "01c0", "01"),
+    ] {
+        let write = write().flushed(Some(flush));
+        let write = match codec {
+            Some(codec) => write.packed(codec),
+            None => write,
+        };
+        let expected = format!("0500000000000000{count}001000000000000000020000{tail}");
+        assert_eq!(hex(&write.encode_head()), expected);
+        assert_eq!(WriteRequest::decode_head(&write.encode_head()).unwrap(), write);
+    }
+    let mut both = write().flushed(Some(Flush::Data)).encode_head();
+    both[9] |= 0x20;
+    assert!(WriteRequest::decode_head(&both).is_err());
 }

@@ -35,6 +35,8 @@ impl Features {
     pub const LEASES: Self = Self(1 << 7);
     /// The server keeps locks.
     pub const LOCKS: Self = Self(1 << 8);
+    /// A write may ask for a flush after it.
+    pub const WRITE_FLUSH: Self = Self(1 << 10);
     /// What this build knows.
     pub const KNOWN: Self = Self(
         Self::HOLES.0
@@ -45,7 +47,8 @@ impl Features {
             | Self::LZ4.0
             | Self::STREAMS.0
             | Self::LEASES.0
-            | Self::LOCKS.0,
+            | Self::LOCKS.0
+            | Self::WRITE_FLUSH.0,
     );
 
     #[must_use]

@@ -4,7 +4,8 @@
 //! handle u64 | count u16 | count × ( offset u64 | length u32 ) | tail u8, if the top bit of count is set
 //! ```
 //!
-//! The tail says how a payload is packed, or may be ([`super::codec`]); a session without codecs has none.
+//! The tail says how a payload is packed, or may be ([`super::codec`]); a session without codecs has none. Other high
+//! bits of the count are flags, where a kind of list has some.
 
 use super::WireError;
 use crate::id::Handle;
@@ -22,13 +23,15 @@ const TAIL: u16 = 1 << 15;
 pub(super) struct Bounds {
     pub(super) ranges_max: usize,
     pub(super) bytes_max: u32,
+    /// Bits of the count that may be set beside [`TAIL`]: above all counts there are.
+    pub(super) flags: u16,
 }
 
 impl Bounds {
     /// Bytes of the longest list.
     #[expect(clippy::as_conversions, reason = "a small constant, checked when compiled")]
     pub(super) const fn encoded_bytes_max(self) -> u32 {
-        assert!(self.ranges_max < 1 << 15);
+        assert!(self.ranges_max < 1 << 13 && self.flags.trailing_zeros() >= 13);
         (HEAD_BYTES + self.ranges_max * RANGE_BYTES + 1) as u32
     }
 
@@ -59,7 +62,7 @@ impl Bounds {
     /// How many bytes of ranges, and of a tail, follow a head.
     pub(super) fn ranges_bytes(self, head: &[u8; HEAD_BYTES]) -> Result<usize, WireError> {
         let count = u16::from_le_bytes([head[8], head[9]]);
-        let ranges = usize::from(count & !TAIL);
+        let ranges = usize::from(count & !(TAIL | self.flags));
         self.check_count(ranges)?;
         Ok(ranges * RANGE_BYTES + usize::from(count & TAIL != 0))
     }
@@ -77,7 +80,8 @@ impl Bounds {
         }
         let mut ranges = Vec::with_capacity(expected / RANGE_BYTES);
         let mut tail = None;
-        if u16::from_le_bytes([head[8], head[9]]) & TAIL != 0 {
+        let count = u16::from_le_bytes([head[8], head[9]]);
+        if count & TAIL != 0 {
             let (last, before) = rest.split_last().ok_or(WireError::Truncated)?;
             (tail, rest) = (Some(*last), before);
         }
@@ -93,6 +97,7 @@ impl Bounds {
             handle: Handle(u64::from_le_bytes(handle)),
             ranges,
             tail,
+            flags: count & self.flags,
         })
     }
 }
@@ -103,14 +108,15 @@ pub(super) struct List {
     pub(super) handle: Handle,
     pub(super) ranges: Vec<ByteRange>,
     pub(super) tail: Option<u8>,
+    pub(super) flags: u16,
 }
 
 /// Encodes a list that was checked.
-pub(super) fn encode(handle: Handle, ranges: &[ByteRange], tail: Option<u8>) -> Vec<u8> {
+pub(super) fn encode(handle: Handle, ranges: &[ByteRange], tail: Option<u8>, flags: u16) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(HEAD_BYTES + ranges.len() * RANGE_BYTES + 1);
     encoded.extend_from_slice(&handle.0.to_le_bytes());
     let count = u16::try_from(ranges.len()).expect("a list was checked");
-    let count = if tail.is_some() { count | TAIL } else { count };
+    let count = flags | if tail.is_some() { count | TAIL } else { count };
     encoded.extend_from_slice(&count.to_le_bytes());
     for range in ranges {
         let length = u32::try_from(range.len()).expect("a list was checked");

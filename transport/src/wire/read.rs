@@ -20,6 +20,7 @@ use crate::range::ByteRange;
 const BOUNDS: Bounds = Bounds {
     ranges_max: READ_RANGES_MAX,
     bytes_max: READ_BYTES_MAX,
+    flags: 0,
 };
 
 /// Most bytes of a request body.
@@ -68,7 +69,7 @@ impl ReadRequest {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        ranges::encode(self.handle, &self.ranges, self.offer.map(Offer::encode))
+        ranges::encode(self.handle, &self.ranges, self.offer.map(Offer::encode), 0)
     }
 
     pub fn decode(body: &[u8]) -> Result<Self, WireError> {

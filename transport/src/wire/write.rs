@@ -5,6 +5,8 @@
 //! reply:    Attr
 //! ```
 //!
+//! Bit 14 of the count asks for a flush of the data after the write, bit 13 for one of all there is; not both.
+//!
 //! The payload, unpacked, has the bytes of the ranges in their order, nothing between them. Ranges are in ascending
 //! order and do not overlap, so that the order in which a server applies them does not matter.
 
@@ -21,7 +23,21 @@ pub const HEAD_BYTES: usize = ranges::HEAD_BYTES;
 const BOUNDS: Bounds = Bounds {
     ranges_max: WRITE_RANGES_MAX,
     bytes_max: WRITE_BYTES_MAX,
+    flags: FLUSH_DATA | FLUSH_ALL,
 };
+
+/// Bits of the count, see [`Flush`].
+const FLUSH_DATA: u16 = 1 << 14;
+const FLUSH_ALL: u16 = 1 << 13;
+
+/// What of a volume is made durable once the write is done, before it is answered: all that was answered before too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// As fdatasync(2) does.
+    Data,
+    /// As fsync(2) does.
+    All,
+}
 
 /// Most bytes of a request in front of its payload.
 pub const REQUEST_HEAD_BYTES_MAX: u32 = BOUNDS.encoded_bytes_max();
@@ -33,6 +49,7 @@ pub struct WriteRequest {
     ranges: Vec<ByteRange>,
     bytes: u32,
     codec: Option<Codec>,
+    flush: Option<Flush>,
 }
 
 impl WriteRequest {
@@ -46,7 +63,18 @@ impl WriteRequest {
             ranges,
             bytes,
             codec: None,
+            flush: None,
         })
+    }
+
+    /// The same write, with a flush of the volume after it.
+    #[must_use]
+    pub fn flushed(self, flush: Option<Flush>) -> Self {
+        Self { flush, ..self }
+    }
+
+    pub fn flush(&self) -> Option<Flush> {
+        self.flush
     }
 
     /// The same write, its payload packed.
@@ -71,7 +99,12 @@ impl WriteRequest {
 
     /// The body up to the payload.
     pub fn encode_head(&self) -> Vec<u8> {
-        ranges::encode(self.handle, &self.ranges, self.codec.map(Codec::number))
+        let flags = match self.flush {
+            None => 0,
+            Some(Flush::Data) => FLUSH_DATA,
+            Some(Flush::All) => FLUSH_ALL,
+        };
+        ranges::encode(self.handle, &self.ranges, self.codec.map(Codec::number), flags)
     }
 
     /// How many bytes of the head follow the first [`HEAD_BYTES`] of a body.
@@ -83,8 +116,18 @@ impl WriteRequest {
     pub fn decode_head(head: &[u8]) -> Result<Self, WireError> {
         let list = BOUNDS.decode(head)?;
         let codec = list.tail.map(Codec::try_from).transpose()?;
+        let flush = match list.flags {
+            0 => None,
+            FLUSH_DATA => Some(Flush::Data),
+            FLUSH_ALL => Some(Flush::All),
+            _ => return Err(WireError::OutOfBounds("flush of a write")),
+        };
         let request = Self::new(list.handle, list.ranges)?;
-        Ok(Self { codec, ..request })
+        Ok(Self {
+            codec,
+            flush,
+            ..request
+        })
     }
 
     /// Checks that `payload_bytes` can follow the head.

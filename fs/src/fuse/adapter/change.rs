@@ -9,6 +9,7 @@ use fuser::{
 };
 use lacuna_transport::attr::{NewAttr, NewNode};
 use lacuna_transport::id::NodeId;
+use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::message::{RenameMode, Reshape};
 use rustix::fs::{FallocateFlags, OFlags};
 
@@ -59,7 +60,8 @@ impl<R: Remote> Adapter<R> {
             fuser::OpenAccMode::O_RDONLY => Access::Read,
             fuser::OpenAccMode::O_WRONLY | fuser::OpenAccMode::O_RDWR => Access::ReadWrite,
         };
-        let truncate = OFlags::from_bits_retain(flags.0.cast_unsigned()).contains(OFlags::TRUNC);
+        let flags = OFlags::from_bits_retain(flags.0.cast_unsigned());
+        let (truncate, reach) = (flags.contains(OFlags::TRUNC), reach_of_handle(flags));
         self.spawn(async move |fs| {
             let opened = async {
                 if truncate {
@@ -70,6 +72,7 @@ impl<R: Remote> Adapter<R> {
             };
             match opened.await {
                 Ok((open, keep_cache)) => {
+                    fs.set_reach(open, reach);
                     let flags = if keep_cache && !truncate {
                         FopenFlags::FOPEN_KEEP_CACHE
                     } else {
@@ -114,6 +117,27 @@ impl<R: Remote> Adapter<R> {
         });
     }
 
+    pub(super) fn reshape(
+        &self,
+        open: OpenId,
+        how: Reshape,
+        range: ByteRange,
+        grow: bool,
+        reply: ReplyEmpty,
+    ) {
+        let taken_in = {
+            let _runtime = self.runtime.enter();
+            self.fs.reshape_now(open, how, range)
+        };
+        match taken_in {
+            Ok(WriteNow::Done) => reply.ok(),
+            Ok(WriteNow::Wait) => self.answer("fallocate", reply, async move |fs| {
+                fs.reshape(open, how, range, grow).await
+            }),
+            Err(error) => reply.error(errno("fallocate", &error)),
+        }
+    }
+
     pub(super) fn create_volume(
         &self,
         parent: NodeId,
@@ -130,6 +154,7 @@ impl<R: Remote> Adapter<R> {
             let created = async {
                 let exclusive = flags.contains(OFlags::EXCL);
                 let (attr, open) = fs.create(parent, &name, node, exclusive).await?;
+                fs.set_reach(open, reach_of_handle(flags));
                 if attr.size == 0 || !flags.contains(OFlags::TRUNC) {
                     return Ok((attr, open));
                 }
@@ -261,10 +286,16 @@ async fn strip_set_id<R: Remote>(fs: &FileSystem<R>, uid: u32, id: NodeId) -> Re
 /// How far a write has to get before it is acknowledged. Pages that the kernel writes back by itself are on
 /// nobody's account.
 pub(super) fn reach_of(flags: OpenFlags, write: WriteFlags) -> Reach {
-    let flags = OFlags::from_bits_retain(flags.0.cast_unsigned());
     if write.contains(WriteFlags::FUSE_WRITE_CACHE) {
         Reach::Here
-    } else if flags.intersects(OFlags::SYNC | OFlags::DSYNC) {
+    } else {
+        reach_of_handle(OFlags::from_bits_retain(flags.0.cast_unsigned()))
+    }
+}
+
+/// The same for all that is done through a handle that was opened with these flags.
+fn reach_of_handle(flags: OFlags) -> Reach {
+    if flags.intersects(OFlags::SYNC | OFlags::DSYNC) {
         Reach::Storage
     } else if flags.contains(OFlags::DIRECT) {
         Reach::Server

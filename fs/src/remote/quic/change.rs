@@ -12,7 +12,7 @@ use lacuna_transport::wire::frame::Kind;
 use lacuna_transport::wire::message::{
     self, Copied, CopyRequest, FlushRequest, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest, Subject,
 };
-use lacuna_transport::wire::write::WriteRequest;
+use lacuna_transport::wire::write::{Flush, WriteRequest};
 
 use super::QuicVolume;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,9 +68,10 @@ pub(super) async fn write(
     volume: &QuicVolume,
     ranges: Vec<ByteRange>,
     slices: Vec<Slice>,
+    flush: Option<Flush>,
 ) -> Result<Attr, RequestError> {
     let handle = volume.handle_to_change(session).await?;
-    let request = WriteRequest::new(handle, ranges)?;
+    let request = WriteRequest::new(handle, ranges)?.flushed(flush);
     let payload = slices.into_iter().map(Bytes::from_owner).collect();
     let (payload, codec) = session.pack(&volume.shrinking, payload).await;
     let request = match codec {

@@ -19,8 +19,8 @@ const BLOCK_BYTES: u64 = 4 << 10;
 /// Extents walked at once.
 const RUNS: usize = 1024;
 
-pub(super) fn punch(file: BorrowedFd<'_>, range: ByteRange) -> Result<(), Errno> {
-    let size = size(file)?;
+/// `size`: that of the file, which nobody of this process makes larger meanwhile if `range` reaches it.
+pub(super) fn punch(file: BorrowedFd<'_>, range: ByteRange, size: u64) -> Result<(), Errno> {
     let range = range.intersect(ByteRange::up_to(size));
     if range.is_empty() {
         return Ok(());
@@ -99,7 +99,7 @@ pub(super) fn copy_data(
     Ok(from - range.start())
 }
 
-fn size(file: BorrowedFd<'_>) -> Result<u64, Errno> {
+pub(super) fn size(file: BorrowedFd<'_>) -> Result<u64, Errno> {
     super::attr::of(file).map(|stat| stat.stx_size)
 }
 

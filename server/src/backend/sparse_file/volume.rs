@@ -103,7 +103,19 @@ impl OpenVolume for SparseVolume {
     }
 
     fn punch(&self, range: ByteRange) -> Result<()> {
-        change::punch(self.writer()?, range).map_err(|errno| self.failed("punch", errno))
+        let writer = self.writer()?;
+        let punch = || {
+            let others = self.growth.read();
+            let size = change::size(writer)?;
+            if range.end() < size {
+                return change::punch(writer, range, size);
+            }
+            drop(others);
+            // What others append meanwhile is not to be freed with the block that the file ends in.
+            let _alone = self.growth.write();
+            change::punch(writer, range, change::size(writer)?)
+        };
+        punch().map_err(|errno| self.failed("punch", errno))
     }
 
     fn zero(&self, range: ByteRange, grow: bool) -> Result<()> {

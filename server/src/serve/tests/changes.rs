@@ -10,6 +10,7 @@ use lacuna_transport::wire::message::{
     Copied, CopyRequest, FlushRequest, Opened, Reshape, ReshapeRequest, ResizeRequest, SetAttrRequest,
     Subject, VolumeChanged,
 };
+use lacuna_transport::wire::write::{Flush, WriteRequest};
 
 use super::bed::*;
 use super::*;
@@ -91,6 +92,72 @@ async fn every_change_is_done_and_answered_with_the_attributes_after_it() {
         let attr: Attr = client.get(Kind::Flush, &flush).await.unwrap();
         assert_eq!((attr.generation, attr.base), (last.generation, opened.base));
     }
+    bed.stop().await;
+}
+
+fn flushed_body(handle: Handle, offset: u64, bytes: &[u8], flush: Flush) -> Vec<u8> {
+    let range = ByteRange::at(offset, u64::try_from(bytes.len()).unwrap()).unwrap();
+    let request = WriteRequest::new(handle, vec![range])
+        .unwrap()
+        .flushed(Some(flush));
+    [&request.encode_head(), bytes].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_with_a_flush_is_answered_when_both_are_done() {
+    let plan = Arc::new(Plan::default());
+    let bed = Bed::start_faulty(&plan);
+    bed.volume("v", 100, &[]);
+    let mut client = bed.client().await;
+    let handle = client.open_to_change("v").await.handle;
+    for (flush, letter) in [(Flush::Data, b"a"), (Flush::All, b"b")] {
+        // It is met: the flush is made.
+        plan.next(Call::Flush, Fault::Fail(ErrorKind::Io));
+        let body = flushed_body(handle, 3, letter, flush);
+        assert_eq!(
+            client.ask(Kind::Write, body).await.unwrap_err(),
+            ErrorCode::Io,
+            "{flush:?}"
+        );
+        let written = std::fs::read(bed.folder.path().join("v")).unwrap();
+        assert_eq!(written[3], letter[0], "before the flush");
+        let body = flushed_body(handle, 4, letter, flush);
+        let bodies = client.ask(Kind::Write, body).await.unwrap();
+        let attr: Attr = message::decode(&bodies[0]).unwrap();
+        let request = HandleRequest { handle };
+        let now: Attr = client.get(Kind::StatOpen, &request).await.unwrap();
+        assert_eq!(attr.generation, now.generation);
+    }
+    // One that is not done is not flushed.
+    plan.next(Call::Write, Fault::Fail(ErrorKind::NoSpace));
+    plan.next(Call::Flush, Fault::Fail(ErrorKind::Io));
+    let body = flushed_body(handle, 3, b"c", Flush::Data);
+    assert_eq!(
+        client.ask(Kind::Write, body).await.unwrap_err(),
+        ErrorCode::NoSpace
+    );
+    let flush = FlushRequest {
+        handle,
+        data_only: true,
+    };
+    let next = client.get::<Attr>(Kind::Flush, &flush).await;
+    assert_eq!(next.unwrap_err(), ErrorCode::Io, "the flush was left out");
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_was_not_agreed_on_ends_the_session() {
+    let bed = Bed::start();
+    bed.volume("v", 100, &[]);
+    let identity = Identity::generate();
+    bed.allow(&identity, Access::ReadWrite);
+    let older = Features::KNOWN.without(Features::WRITE_FLUSH);
+    let mut client = Client::new(bed.connect(&identity).await, identity, older).await;
+    let handle = client.open_to_change("v").await.handle;
+    let body = flushed_body(handle, 3, b"x", Flush::Data);
+    send(&mut client.lane.0, &client.traffic, Kind::Write, 9, body).await;
+    assert_eq!(client.closed().await.0, CloseCode::Protocol);
+    assert_eq!(std::fs::read(bed.folder.path().join("v")).unwrap(), [0; 100]);
     bed.stop().await;
 }
 
