@@ -4,7 +4,6 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AsyncUdpSocket, Connection, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime,
@@ -13,12 +12,13 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 use rustix::net::sockopt;
 
+use super::congestion::QueueAwareConfig;
 use super::identity::{Identity, KeyId};
 use super::tls::{self, ShownKey};
 use crate::limits::{
-    HANDSHAKES_MAX, IDLE_TIMEOUT, INCOMING_BYTES_MAX, INCOMING_TOTAL_BYTES_MAX, INITIAL_WINDOW_BYTES,
-    KEEP_ALIVE, LANES_MAX, SEND_WINDOW_BYTES, SESSION_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES,
-    UDP_PAYLOAD_BYTES_MAX, UNADMITTED_WINDOW_BYTES,
+    HANDSHAKES_MAX, IDLE_TIMEOUT, INCOMING_BYTES_MAX, INCOMING_TOTAL_BYTES_MAX, KEEP_ALIVE, LANES_MAX,
+    SEND_WINDOW_BYTES, SESSION_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES, UDP_PAYLOAD_BYTES_MAX,
+    UNADMITTED_WINDOW_BYTES,
 };
 
 /// An endpoint that accepts sessions at `listen`.
@@ -139,11 +139,9 @@ pub fn client_config_within(
 fn transport() -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(UDP_PAYLOAD_BYTES_MAX);
-    let mut congestion = CubicConfig::default();
-    congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
     transport
-        .congestion_controller_factory(Arc::new(congestion))
+        .congestion_controller_factory(Arc::new(QueueAwareConfig::default()))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(SESSION_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)

@@ -1,0 +1,256 @@
+//! Whether losses and delays are congestion. Pure: time is an argument.
+//!
+//! The round trip without a queue is the shortest of the last ten seconds or more; what a packet took beyond it, it stood in
+//! a queue. Delays that come and go (jitter, a busy processor) are not a queue: the shortest of several packets counts.
+//!
+//! Losses are counted in packets. As many as [`LOSS_USUAL`] are taken for the path's own. Above that they are congestion
+//! on trial: if as many are lost with the smaller window, it was not the window, and it is given back.
+
+use std::time::{Duration, Instant};
+
+/// A queue of so much, or of a quarter of the round trip if that is more, is too long. Less would be noise of the processors
+/// at both ends, and Cubic, which gives up a third, would leave the path idle.
+const QUEUE_LIMIT_MIN: Duration = Duration::from_millis(5);
+const QUEUE_LIMIT_PART: u32 = 4;
+/// And it does not go away for so long: longer than a process waits for its turn on a processor.
+const QUEUE_STANDS: Duration = Duration::from_millis(25);
+/// A queue of so much, or of a sixteenth of the round trip, when packets are lost: they are lost because of it.
+const QUEUE_SEEN_MIN: Duration = Duration::from_millis(1);
+const QUEUE_SEEN_PART: u32 = 16;
+
+/// The shortest round trip is forgotten after this or twice as long: the path may have become another.
+const SHORTEST_KEPT: Duration = Duration::from_secs(10);
+/// Packets whose shortest round trip tells whether there is a queue now.
+const RECENT_PACKETS: u32 = 16;
+
+/// A queue that stands after so many cuts in a row, each of a third of our part, is not ours.
+const CUTS_IN_VAIN_MAX: u32 = 3;
+/// Delays are no reason to give way for so long, if others do not.
+const YIELDS_NOT: Duration = Duration::from_secs(10);
+
+/// Packets that a share of losses is taken of: at 5 % lost, nearly never more than an eighth of them are.
+const SHARE_PACKETS: u64 = 128;
+/// One of so many lost is nothing special.
+const LOSS_USUAL: u64 = 32;
+/// One of so many lost is congestion on any path.
+const LOSS_MOST: u64 = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Nothing,
+    /// The window was too large.
+    Congestion,
+    /// The same, if the losses become fewer by it.
+    Trial,
+    /// They did not.
+    Acquitted,
+}
+
+/// Losses beside packets that arrived.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    lost: u64,
+    arrived: u64,
+}
+
+impl Share {
+    fn packets(self) -> u64 {
+        self.lost + self.arrived
+    }
+
+    /// More than one of `one_of`.
+    fn is_above(self, one_of: u64) -> bool {
+        self.lost * one_of > self.packets()
+    }
+
+    /// Forgets half of it once there are enough.
+    fn age(&mut self) {
+        if self.packets() >= 2 * SHARE_PACKETS {
+            self.lost /= 2;
+            self.arrived /= 2;
+        }
+    }
+}
+
+/// Losses that were taken for congestion: the share of packets sent since.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    since: Instant,
+    share: Share,
+    before: Share,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Judge {
+    mtu_bytes: u64,
+    /// Shortest round trips: of this period, and of the one before.
+    shortest: [Option<Duration>; 2],
+    period_began: Instant,
+    /// The same of the last few packets.
+    recent: [Option<Duration>; 2],
+    recent_packets: u32,
+    /// A round ends with the first arrival of a packet that was sent in it.
+    round_began: Instant,
+    round_shortest: Option<Duration>,
+    /// Each round since then had a queue above the limit.
+    queue_since: Option<Instant>,
+    /// How long it was when the window was cut, and how often that did not help.
+    cut_at: Option<Duration>,
+    cuts_in_vain: u32,
+    yields_again: Option<Instant>,
+    share: Share,
+    /// One of so many may be lost without a queue.
+    loss_usual: u64,
+    trial: Option<Trial>,
+}
+
+impl Judge {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            mtu_bytes: 1200,
+            shortest: [None; 2],
+            period_began: now,
+            recent: [None; 2],
+            recent_packets: 0,
+            round_began: now,
+            round_shortest: None,
+            queue_since: None,
+            cut_at: None,
+            cuts_in_vain: 0,
+            yields_again: None,
+            share: Share::default(),
+            loss_usual: LOSS_USUAL,
+            trial: None,
+        }
+    }
+
+    pub(super) fn on_mtu(&mut self, mtu_bytes: u64) {
+        self.mtu_bytes = mtu_bytes;
+    }
+
+    /// A packet arrived.
+    pub(super) fn on_ack(&mut self, now: Instant, sent: Instant) -> Verdict {
+        let rtt = now.saturating_duration_since(sent);
+        self.note_rtt(now, rtt);
+        self.share.arrived += 1;
+        self.share.age();
+        if let Some(trial) = self.trial.as_mut().filter(|trial| sent > trial.since) {
+            trial.share.arrived += 1;
+            if trial.share.packets() >= SHARE_PACKETS {
+                return self.end_trial();
+            }
+        }
+        if sent < self.round_began {
+            return Verdict::Nothing;
+        }
+        let rtt = self.round_shortest.take().unwrap_or(rtt);
+        self.round_began = now;
+        self.on_round(now, rtt)
+    }
+
+    /// Packets were lost that had `bytes` in all.
+    pub(super) fn on_loss(&mut self, now: Instant, bytes: u64) -> Verdict {
+        let packets = bytes.div_ceil(self.mtu_bytes);
+        self.share.lost += packets;
+        self.share.age();
+        if let Some(trial) = &mut self.trial {
+            trial.share.lost += packets;
+        }
+        let floor = self.floor();
+        let queue = least(self.recent).unwrap_or(floor).saturating_sub(floor);
+        if queue > QUEUE_SEEN_MIN.max(floor / QUEUE_SEEN_PART) {
+            return Verdict::Congestion;
+        }
+        if self.trial.is_some()
+            || self.share.packets() < SHARE_PACKETS
+            || !self.share.is_above(self.loss_usual)
+        {
+            return Verdict::Nothing;
+        }
+        let before = std::mem::take(&mut self.share);
+        if before.is_above(LOSS_MOST) {
+            return Verdict::Congestion;
+        }
+        self.trial = Some(Trial {
+            since: now,
+            share: Share::default(),
+            before,
+        });
+        Verdict::Trial
+    }
+
+    fn note_rtt(&mut self, now: Instant, rtt: Duration) {
+        if now.saturating_duration_since(self.period_began) >= SHORTEST_KEPT {
+            self.shortest = [None, self.shortest[0]];
+            self.period_began = now;
+            // What the path loses may have changed as well.
+            self.loss_usual = LOSS_USUAL;
+        }
+        if self.recent_packets == RECENT_PACKETS {
+            self.recent = [None, self.recent[0]];
+            self.recent_packets = 0;
+        }
+        self.recent_packets += 1;
+        for shortest in [
+            &mut self.shortest[0],
+            &mut self.recent[0],
+            &mut self.round_shortest,
+        ] {
+            *shortest = Some(shortest.map_or(rtt, |shortest| shortest.min(rtt)));
+        }
+    }
+
+    /// A round ended, of which `rtt` was the shortest.
+    fn on_round(&mut self, now: Instant, rtt: Duration) -> Verdict {
+        let floor = self.floor();
+        let queue = rtt.saturating_sub(floor);
+        if queue <= QUEUE_LIMIT_MIN.max(floor / QUEUE_LIMIT_PART) {
+            self.queue_since = None;
+            self.cut_at = None;
+            self.cuts_in_vain = 0;
+            return Verdict::Nothing;
+        }
+        let since = *self.queue_since.get_or_insert(now);
+        let stands = rtt.max(now.saturating_duration_since(since)) >= QUEUE_STANDS;
+        if !stands || self.yields_again.is_some_and(|again| now < again) {
+            return Verdict::Nothing;
+        }
+        self.yields_again = None;
+        // Had it been ours, a cut would have taken more than an eighth of it.
+        if self.cut_at.is_some_and(|before| queue > before - before / 8) {
+            self.cuts_in_vain += 1;
+        }
+        if self.cuts_in_vain == CUTS_IN_VAIN_MAX {
+            self.cuts_in_vain = 0;
+            self.cut_at = None;
+            self.yields_again = Some(now + YIELDS_NOT);
+            return Verdict::Nothing;
+        }
+        self.cut_at = Some(queue);
+        self.queue_since = None;
+        Verdict::Congestion
+    }
+
+    fn end_trial(&mut self) -> Verdict {
+        let Some(trial) = self.trial.take() else {
+            return Verdict::Nothing;
+        };
+        self.share = Share::default();
+        // Half as many of as many: it was the window.
+        if trial.share.lost * 2 * trial.before.packets() < trial.before.lost * trial.share.packets() {
+            return Verdict::Nothing;
+        }
+        self.loss_usual = LOSS_MOST;
+        Verdict::Acquitted
+    }
+
+    /// The round trip without a queue.
+    fn floor(&self) -> Duration {
+        least(self.shortest).unwrap_or_default()
+    }
+}
+
+fn least(of: [Option<Duration>; 2]) -> Option<Duration> {
+    of.into_iter().flatten().min()
+}
