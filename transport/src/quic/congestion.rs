@@ -26,6 +26,10 @@ use quinn_proto::RttEstimator;
 use crate::limits::{INITIAL_WINDOW_BYTES, SEND_WINDOW_BYTES};
 
 mod judge;
+#[cfg(test)]
+mod paths;
+#[cfg(test)]
+mod tests;
 
 use judge::{Judge, Verdict};
 
@@ -62,7 +66,7 @@ impl ControllerFactory for QueueAwareConfig {
 #[derive(Debug, Clone)]
 pub struct QueueAware {
     cubic: Cubic,
-    /// As it was before losses without a queue were taken for congestion, while that is on trial.
+    /// As it was before, while what was taken for congestion is on trial.
     before: Option<Cubic>,
     judge: Judge,
 }
@@ -76,9 +80,10 @@ impl QueueAware {
                 self.cubic.on_congestion_event(now, sent, false, 0);
             }
             Verdict::Trial => {
-                self.before = Some(self.cubic.clone());
+                self.before.get_or_insert_with(|| self.cubic.clone());
                 self.cubic.on_congestion_event(now, sent, false, 0);
             }
+            Verdict::Settled => self.before = None,
             Verdict::Acquitted => {
                 if let Some(before) = self.before.take()
                     && before.window() > self.cubic.window()
@@ -92,7 +97,7 @@ impl QueueAware {
 
 impl Controller for QueueAware {
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
-        let verdict = self.judge.on_ack(now, sent);
+        let verdict = self.judge.on_ack(now, sent, bytes);
         if self.cubic.window() < WINDOW_BYTES_MAX {
             self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
         }
@@ -114,7 +119,7 @@ impl Controller for QueueAware {
         let verdict = match lost_bytes {
             // Packets that were marked on their way.
             0 => Verdict::Congestion,
-            _ => self.judge.on_loss(now, lost_bytes),
+            _ => self.judge.on_loss(now, sent, lost_bytes),
         };
         self.carry_out(verdict, now, sent);
     }
@@ -126,7 +131,8 @@ impl Controller for QueueAware {
     }
 
     fn window(&self) -> u64 {
-        self.cubic.window()
+        let carried_bytes = self.judge.carried_bytes().min(WINDOW_BYTES_MAX);
+        self.cubic.window().max(carried_bytes)
     }
 
     fn metrics(&self) -> ControllerMetrics {

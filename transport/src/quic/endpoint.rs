@@ -61,7 +61,7 @@ pub fn open_server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoi
 /// Streams and receive window of a connection until [`admit`] is called for it: the control stream, and a hello.
 const UNADMITTED: (u32, u32) = (1, UNADMITTED_WINDOW_BYTES);
 
-fn server_config(
+pub(super) fn server_config(
     identity: &Identity,
     (streams, window_bytes): (u32, u32),
 ) -> io::Result<(EndpointConfig, quinn::ServerConfig)> {
@@ -136,7 +136,7 @@ pub fn client_config_within(
     (config, shown)
 }
 
-fn transport() -> TransportConfig {
+pub(super) fn transport() -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(UDP_PAYLOAD_BYTES_MAX);
     let mut transport = TransportConfig::default();

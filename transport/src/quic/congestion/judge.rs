@@ -23,8 +23,11 @@ const SHORTEST_KEPT: Duration = Duration::from_secs(10);
 /// Packets whose shortest round trip tells whether there is a queue now.
 const RECENT_PACKETS: u32 = 16;
 
+/// What a path carried is forgotten after so many rounds or twice as many.
+const CARRIED_ROUNDS: u32 = 8;
+
 /// A queue that stands after so many cuts in a row, each of a third of our part, is not ours.
-const CUTS_IN_VAIN_MAX: u32 = 3;
+const CUTS_IN_VAIN_MAX: u32 = 2;
 /// Delays are no reason to give way for so long, if others do not.
 const YIELDS_NOT: Duration = Duration::from_secs(10);
 
@@ -40,9 +43,11 @@ pub(super) enum Verdict {
     Nothing,
     /// The window was too large.
     Congestion,
-    /// The same, if the losses become fewer by it.
+    /// The same, if a smaller window helps.
     Trial,
-    /// They did not.
+    /// It did.
+    Settled,
+    /// It did not.
     Acquitted,
 }
 
@@ -93,6 +98,14 @@ pub(super) struct Judge {
     /// A round ends with the first arrival of a packet that was sent in it.
     round_began: Instant,
     round_shortest: Option<Duration>,
+    round_bytes: u64,
+    /// What arrived in one round trip without a queue, at most: in these rounds, and in those before.
+    carried_bytes: [u64; 2],
+    carried_rounds: u32,
+    /// Losses of what was sent until then have been answered for.
+    yielded: Option<Instant>,
+    /// The window was cut in the last round, which brings nothing yet that was sent with the smaller one.
+    cut_takes_effect: bool,
     /// Each round since then had a queue above the limit.
     queue_since: Option<Instant>,
     /// How long it was when the window was cut, and how often that did not help.
@@ -115,6 +128,11 @@ impl Judge {
             recent_packets: 0,
             round_began: now,
             round_shortest: None,
+            round_bytes: 0,
+            carried_bytes: [0; 2],
+            carried_rounds: 0,
+            yielded: None,
+            cut_takes_effect: false,
             queue_since: None,
             cut_at: None,
             cuts_in_vain: 0,
@@ -129,10 +147,16 @@ impl Judge {
         self.mtu_bytes = mtu_bytes;
     }
 
-    /// A packet arrived.
-    pub(super) fn on_ack(&mut self, now: Instant, sent: Instant) -> Verdict {
+    /// What the path was seen to carry: with less under way it is idle for a part of the time.
+    pub(super) fn carried_bytes(&self) -> u64 {
+        self.carried_bytes[0].max(self.carried_bytes[1])
+    }
+
+    /// A packet of so many bytes arrived.
+    pub(super) fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64) -> Verdict {
         let rtt = now.saturating_duration_since(sent);
         self.note_rtt(now, rtt);
+        self.round_bytes += bytes;
         self.share.arrived += 1;
         self.share.age();
         if let Some(trial) = self.trial.as_mut().filter(|trial| sent > trial.since) {
@@ -145,12 +169,14 @@ impl Judge {
             return Verdict::Nothing;
         }
         let rtt = self.round_shortest.take().unwrap_or(rtt);
+        self.note_carried(now.saturating_duration_since(self.round_began));
         self.round_began = now;
         self.on_round(now, rtt)
     }
 
     /// Packets were lost that had `bytes` in all.
-    pub(super) fn on_loss(&mut self, now: Instant, bytes: u64) -> Verdict {
+    /// The last one was sent at `sent`.
+    pub(super) fn on_loss(&mut self, now: Instant, sent: Instant, bytes: u64) -> Verdict {
         let packets = bytes.div_ceil(self.mtu_bytes);
         self.share.lost += packets;
         self.share.age();
@@ -160,6 +186,11 @@ impl Judge {
         let floor = self.floor();
         let queue = least(self.recent).unwrap_or(floor).saturating_sub(floor);
         if queue > QUEUE_SEEN_MIN.max(floor / QUEUE_SEEN_PART) {
+            // As Cubic, once for what was sent until now, but not as far below what passes.
+            if self.yielded.is_none_or(|yielded| sent > yielded) {
+                self.yielded = Some(now);
+                self.carried_bytes = self.carried_bytes.map(|bytes| bytes / 5 * 4);
+            }
             return Verdict::Congestion;
         }
         if self.trial.is_some()
@@ -201,15 +232,31 @@ impl Judge {
         }
     }
 
+    fn note_carried(&mut self, round: Duration) {
+        let bytes = u128::from(std::mem::take(&mut self.round_bytes)) * self.floor().as_nanos();
+        let bytes = u64::try_from(bytes / round.as_nanos().max(1)).unwrap_or(u64::MAX);
+        if self.carried_rounds == CARRIED_ROUNDS {
+            self.carried_bytes = [0, self.carried_bytes[0]];
+            self.carried_rounds = 0;
+        }
+        self.carried_rounds += 1;
+        self.carried_bytes[0] = self.carried_bytes[0].max(bytes);
+    }
+
     /// A round ended, of which `rtt` was the shortest.
     fn on_round(&mut self, now: Instant, rtt: Duration) -> Verdict {
+        if std::mem::take(&mut self.cut_takes_effect) {
+            return Verdict::Nothing;
+        }
         let floor = self.floor();
         let queue = rtt.saturating_sub(floor);
         if queue <= QUEUE_LIMIT_MIN.max(floor / QUEUE_LIMIT_PART) {
             self.queue_since = None;
-            self.cut_at = None;
             self.cuts_in_vain = 0;
-            return Verdict::Nothing;
+            return match self.cut_at.take() {
+                Some(_) => Verdict::Settled,
+                None => Verdict::Nothing,
+            };
         }
         let since = *self.queue_since.get_or_insert(now);
         let stands = rtt.max(now.saturating_duration_since(since)) >= QUEUE_STANDS;
@@ -225,11 +272,12 @@ impl Judge {
             self.cuts_in_vain = 0;
             self.cut_at = None;
             self.yields_again = Some(now + YIELDS_NOT);
-            return Verdict::Nothing;
+            return Verdict::Acquitted;
         }
         self.cut_at = Some(queue);
         self.queue_since = None;
-        Verdict::Congestion
+        self.cut_takes_effect = true;
+        Verdict::Trial
     }
 
     fn end_trial(&mut self) -> Verdict {
@@ -239,7 +287,7 @@ impl Judge {
         self.share = Share::default();
         // Half as many of as many: it was the window.
         if trial.share.lost * 2 * trial.before.packets() < trial.before.lost * trial.share.packets() {
-            return Verdict::Nothing;
+            return Verdict::Settled;
         }
         self.loss_usual = LOSS_MOST;
         Verdict::Acquitted
