@@ -27,7 +27,7 @@ const RECENT_PACKETS: u32 = 16;
 const CARRIED_ROUNDS: u32 = 8;
 
 /// A queue that stands after so many cuts in a row, each of a third of our part, is not ours.
-const CUTS_IN_VAIN_MAX: u32 = 2;
+const CUTS_IN_VAIN_MAX: u32 = 3;
 /// Delays are no reason to give way for so long, if others do not.
 const YIELDS_NOT: Duration = Duration::from_secs(10);
 
@@ -190,6 +190,8 @@ impl Judge {
             if self.yielded.is_none_or(|yielded| sent > yielded) {
                 self.yielded = Some(now);
                 self.carried_bytes = self.carried_bytes.map(|bytes| bytes / 5 * 4);
+                self.cut_at = None;
+                self.cuts_in_vain = 0;
             }
             return Verdict::Congestion;
         }
@@ -301,4 +303,105 @@ impl Judge {
 
 fn least(of: [Option<Duration>; 2]) -> Option<Duration> {
     of.into_iter().flatten().min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A judge for whom 200 packets, one each ms, took `rtt`; and the time then.
+    fn judge_of(rtt: Duration) -> (Judge, Instant) {
+        let mut now = Instant::now();
+        let mut judge = Judge::new(now);
+        judge.on_mtu(1000);
+        assert_eq!(arrive(&mut judge, &mut now, 200, rtt), []);
+        (judge, now)
+    }
+
+    /// `count` packets arrive, one each ms; what was made of them.
+    fn arrive(judge: &mut Judge, now: &mut Instant, count: u32, rtt: Duration) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        for _ in 0..count {
+            *now += MS;
+            verdicts.push(judge.on_ack(*now, now.checked_sub(rtt).unwrap(), 1000));
+        }
+        verdicts.retain(|verdict| *verdict != Verdict::Nothing);
+        verdicts
+    }
+
+    fn lose(judge: &mut Judge, now: Instant) -> Verdict {
+        judge.on_loss(now, now.checked_sub(50 * MS).unwrap(), 1000)
+    }
+
+    #[test]
+    fn a_few_losses_without_a_queue_are_nothing_and_with_one_they_are_congestion() {
+        let (mut judge, mut now) = judge_of(50 * MS);
+        for _ in 0..50 {
+            assert_eq!(lose(&mut judge, now), Verdict::Nothing);
+            assert_eq!(arrive(&mut judge, &mut now, 99, 50 * MS), []);
+        }
+        // One packet that is late is no queue, many are.
+        arrive(&mut judge, &mut now, 1, 58 * MS);
+        assert_eq!(lose(&mut judge, now), Verdict::Nothing);
+        arrive(&mut judge, &mut now, 2 * RECENT_PACKETS, 58 * MS);
+        assert_eq!(lose(&mut judge, now), Verdict::Congestion);
+    }
+
+    #[test]
+    fn many_losses_are_congestion_unless_as_many_are_lost_with_a_smaller_window() {
+        for (helps, expected) in [(true, Verdict::Settled), (false, Verdict::Acquitted)] {
+            let (mut judge, mut now) = judge_of(50 * MS);
+            let trial = (0..200).find_map(|_| {
+                arrive(&mut judge, &mut now, 19, 50 * MS);
+                let verdict = lose(&mut judge, now);
+                (verdict != Verdict::Nothing).then_some(verdict)
+            });
+            assert_eq!(trial, Some(Verdict::Trial));
+            let mut verdicts = Vec::new();
+            while verdicts.is_empty() {
+                verdicts = arrive(&mut judge, &mut now, 19, 50 * MS);
+                if !helps {
+                    assert_eq!(lose(&mut judge, now), Verdict::Nothing);
+                }
+            }
+            assert_eq!(verdicts, [expected]);
+        }
+    }
+
+    #[test]
+    fn most_packets_lost_is_congestion_whatever_the_queue() {
+        let (mut judge, now) = judge_of(50 * MS);
+        let verdicts: Vec<_> = (0..SHARE_PACKETS).map(|_| lose(&mut judge, now)).collect();
+        assert!(verdicts.iter().any(|verdict| *verdict != Verdict::Nothing));
+    }
+
+    #[test]
+    fn a_queue_that_stands_is_congestion_until_it_goes_away() {
+        let (mut judge, mut now) = judge_of(20 * MS);
+        assert_eq!(arrive(&mut judge, &mut now, 200, 24 * MS), []);
+        let verdicts = arrive(&mut judge, &mut now, 100, 40 * MS);
+        assert_eq!(verdicts[0], Verdict::Trial);
+        assert_eq!(arrive(&mut judge, &mut now, 200, 22 * MS), [Verdict::Settled]);
+    }
+
+    #[test]
+    fn a_queue_that_stays_whatever_we_do_is_left_to_others() {
+        let (mut judge, mut now) = judge_of(20 * MS);
+        let verdicts = arrive(&mut judge, &mut now, 2000, 40 * MS);
+        let (last, cuts) = verdicts.split_last().unwrap();
+        assert_eq!(*last, Verdict::Acquitted);
+        assert!(cuts.iter().all(|verdict| *verdict == Verdict::Trial), "{cuts:?}");
+        // But a loss still counts.
+        assert_eq!(lose(&mut judge, now), Verdict::Congestion);
+    }
+
+    #[test]
+    fn what_a_path_carries_is_what_arrives_in_a_round_trip_without_a_queue() {
+        let (mut judge, mut now) = judge_of(20 * MS);
+        arrive(&mut judge, &mut now, 200, 40 * MS);
+        let carried_bytes = judge.carried_bytes();
+        assert!((18_000..=22_000).contains(&carried_bytes), "{carried_bytes}");
+    }
 }

@@ -108,7 +108,9 @@ impl World {
             Endpoint::new(Arc::new(config), server.map(Arc::new), true, Some([7; 32]))
         };
         let mut sender = endpoint(EndpointConfig::default(), None);
-        let connection = sender.connect(self.now, client, address(index + 1), "lacuna").unwrap();
+        let connection = sender
+            .connect(self.now, client, address(index + 1), "lacuna")
+            .unwrap();
         let peer = |address, endpoint, connection| Peer {
             address,
             endpoint,
@@ -133,7 +135,11 @@ impl World {
             self.step(end);
         }
         let after = self.received();
-        after.iter().zip(before).map(|(after, before)| after - before).collect()
+        after
+            .iter()
+            .zip(before)
+            .map(|(after, before)| after - before)
+            .collect()
     }
 
     /// Share of the bottleneck that was used if so many bytes passed in `time`, in percent.
@@ -151,7 +157,12 @@ impl World {
     }
 
     fn received(&self) -> Vec<u64> {
-        self.peers.iter().skip(1).step_by(2).map(|peer| peer.received_bytes).collect()
+        self.peers
+            .iter()
+            .skip(1)
+            .step_by(2)
+            .map(|peer| peer.received_bytes)
+            .collect()
     }
 
     /// To the next moment at which something happens, `end` at the latest.
@@ -227,7 +238,10 @@ impl Peer {
 
     fn take(&mut self, now: Instant, from: SocketAddr, packet: &[u8]) {
         let mut answer = Vec::new();
-        match self.endpoint.handle(now, from, None, None, BytesMut::from(packet), &mut answer) {
+        match self
+            .endpoint
+            .handle(now, from, None, None, BytesMut::from(packet), &mut answer)
+        {
             Some(DatagramEvent::ConnectionEvent(_, event)) => {
                 if let Some((_, connection)) = &mut self.connection {
                     connection.handle_event(event);
