@@ -190,7 +190,7 @@ impl World {
     }
 
     fn drive(&mut self, index: usize) {
-        for packet in self.peers[index].drive(self.now, index % 2 == 0) {
+        for packet in self.peers[index].drive(self.now, index.is_multiple_of(2)) {
             self.send(index, packet);
         }
     }
