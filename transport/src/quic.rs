@@ -5,6 +5,7 @@
 //! handshake, on every connection. There is no 0-RTT and no resumption, so no connection can skip that.
 
 pub mod close;
+pub mod congestion;
 pub mod endpoint;
 pub mod frames;
 pub mod identity;

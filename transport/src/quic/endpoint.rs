@@ -4,7 +4,6 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AsyncUdpSocket, Connection, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime,
@@ -13,12 +12,13 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 use rustix::net::sockopt;
 
+use super::congestion::QueueAwareConfig;
 use super::identity::{Identity, KeyId};
 use super::tls::{self, ShownKey};
 use crate::limits::{
-    HANDSHAKES_MAX, IDLE_TIMEOUT, INCOMING_BYTES_MAX, INCOMING_TOTAL_BYTES_MAX, INITIAL_WINDOW_BYTES,
-    KEEP_ALIVE, LANES_MAX, SEND_WINDOW_BYTES, SESSION_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES,
-    UDP_PAYLOAD_BYTES_MAX, UNADMITTED_WINDOW_BYTES,
+    HANDSHAKES_MAX, IDLE_TIMEOUT, INCOMING_BYTES_MAX, INCOMING_TOTAL_BYTES_MAX, KEEP_ALIVE, LANES_MAX,
+    SEND_WINDOW_BYTES, SESSION_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES, UDP_PAYLOAD_BYTES_MAX,
+    UNADMITTED_WINDOW_BYTES,
 };
 
 /// An endpoint that accepts sessions at `listen`.
@@ -61,7 +61,7 @@ pub fn open_server(identity: &Identity, listen: SocketAddr) -> io::Result<Endpoi
 /// Streams and receive window of a connection until [`admit`] is called for it: the control stream, and a hello.
 const UNADMITTED: (u32, u32) = (1, UNADMITTED_WINDOW_BYTES);
 
-fn server_config(
+pub(super) fn server_config(
     identity: &Identity,
     (streams, window_bytes): (u32, u32),
 ) -> io::Result<(EndpointConfig, quinn::ServerConfig)> {
@@ -136,14 +136,12 @@ pub fn client_config_within(
     (config, shown)
 }
 
-fn transport() -> TransportConfig {
+pub(super) fn transport() -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(UDP_PAYLOAD_BYTES_MAX);
-    let mut congestion = CubicConfig::default();
-    congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
     transport
-        .congestion_controller_factory(Arc::new(congestion))
+        .congestion_controller_factory(Arc::new(QueueAwareConfig::default()))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(SESSION_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
