@@ -76,6 +76,7 @@ impl Client {
             client,
             shown,
             is_known: false,
+            patience: Some(person.deadline),
         };
         let (link, events) = Link::open(endpoint, target).await?;
         let settings = Settings {
