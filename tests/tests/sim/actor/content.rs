@@ -8,6 +8,7 @@ use lacuna::file_system::OpenId;
 use lacuna::file_system::changes::Reach;
 use lacuna::overlay::Content;
 use lacuna::volume::map::Whence;
+use lacuna::volume::write::WriteNow;
 use lacuna_transport::attr::NewAttr;
 use lacuna_transport::extent::ExtentKind;
 use lacuna_transport::id::NodeId;
@@ -162,13 +163,26 @@ impl Actor {
             self.begin(to, &cells, ZEROS);
         }
         let begun = Instant::now();
-        let reshaped = self.client.fs.reshape(to.open, how, Self::range(&cells), false);
-        let what = format!("{how:?} v{} {cells:?}", to.volume);
+        let range = Self::range(&cells);
+        // Taken in, as a write is: then the server knows nothing of it yet.
+        let taken_in = changes
+            && matches!(
+                self.client.fs.reshape_now(to.open, how, range),
+                Ok(WriteNow::Done)
+            );
+        let reshaped = async {
+            match taken_in {
+                true => Ok(()),
+                false => self.client.fs.reshape(to.open, how, range, false).await,
+            }
+        };
+        let here = if taken_in { " Here" } else { "" };
+        let what = format!("{how:?} v{} {cells:?}{here}", to.volume);
         let reshaped = self.timed(&what, Limit::GoesOn, reshaped).await;
         if changes {
             self.end(to, &cells, outcome(&reshaped));
         }
-        if reshaped.is_ok() {
+        if reshaped.is_ok() && !taken_in {
             self.changed(to, begun);
         }
         reshaped
