@@ -3,7 +3,7 @@
 //! Cubic takes every lost packet for a queue that was full. On a path that loses one packet in a hundred for other reasons
 //! (radio, a bad cable) it ends at about twelve packets for each round trip, whatever the path could carry. And it does not
 //! take a queue for congestion before that is full, which on a path with a deep one means seconds for all who use it.
-//! So [`QueueAware`] asks [`Judge`] first:
+//! So [`QueueAware`] asks `Judge` first:
 //!
 //! | what happened | then |
 //! |---|---|
