@@ -4,4 +4,5 @@ pub mod adapter;
 pub mod busy_poll;
 pub mod confine;
 pub mod mount;
+pub mod negotiate;
 pub mod notify;

@@ -33,6 +33,7 @@ use self::convert::{
 };
 use self::lock::LockArguments;
 use super::busy_poll::BusyPoll;
+use super::negotiate::{ask_for, negotiate};
 use crate::extent_map::Sought;
 use crate::file_system::{FileSystem, Listing, OpenId};
 use crate::remote::Remote;
@@ -42,10 +43,6 @@ use crate::volume::read::ReadNow;
 /// How long the kernel may use attributes and names without asking. Open volumes are told of changes
 /// at once; for the others this is how old `stat` may be.
 const TTL: Duration = Duration::from_secs(1);
-/// Largest request of the kernel.
-const REQUEST_BYTES_MAX: u32 = 1 << 20;
-/// Requests the kernel may have under way in the background (readahead, asynchronous direct IO).
-const BACKGROUND_MAX: u16 = 128;
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
 
@@ -97,26 +94,10 @@ impl<R: Remote> Adapter<R> {
 
 impl<R: Remote> Filesystem for Adapter<R> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // One by one, each if offered: asking for all of them at once hangs the mount.
-        for wanted in [
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
-            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-            InitFlags::FUSE_POSIX_LOCKS,
-            InitFlags::FUSE_FLOCK_LOCKS,
-        ] {
-            if let Err(missing) = config.add_capabilities(wanted) {
-                tracing::debug!(?missing, "the kernel does not offer this");
-            }
+        negotiate(config)?;
+        for wanted in [InitFlags::FUSE_POSIX_LOCKS, InitFlags::FUSE_FLOCK_LOCKS] {
+            ask_for(config, wanted);
         }
-        let refused = |nearest| std::io::Error::other(format!("the kernel's limit is {nearest}"));
-        config.set_max_background(BACKGROUND_MAX).map_err(refused)?;
-        config
-            .set_max_write(REQUEST_BYTES_MAX)
-            .map_err(|nearest| std::io::Error::other(format!("limit {nearest}")))?;
         Ok(())
     }
 

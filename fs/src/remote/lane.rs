@@ -150,11 +150,6 @@ impl<'a> Exchange<'a> {
         Ok((body, self))
     }
 
-    /// Fills `buffer` with the next bytes of a body.
-    pub async fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RequestError> {
-        Ok(frames::read_exact(&mut self.lane.receive, self.traffic, buffer).await?)
-    }
-
     /// The next `len` bytes of a body.
     pub async fn take(&mut self, len: usize) -> Result<Vec<u8>, RequestError> {
         Ok(frames::read_bytes(&mut self.lane.receive, self.traffic, len).await?)

@@ -631,8 +631,7 @@ async fn fetch(
     if header.code != Code::Done || body_bytes < head_bytes {
         return Err(WireError::OutOfBounds("length of a read reply").into());
     }
-    let mut head = vec![0; head_bytes];
-    exchange.fill(&mut head).await?;
+    let head = exchange.take(head_bytes).await?;
     let payload_bytes = body_bytes - head_bytes;
     let payload_u32 = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
     let (base, codec) = request.decode_reply_head(&head, payload_u32)?;

@@ -72,8 +72,7 @@ impl Session {
         match codec {
             None => frames::read_exact(receive, traffic, &mut payload).await?,
             Some(codec) => {
-                let mut packed = vec![0; payload_bytes];
-                frames::read_exact(receive, traffic, &mut packed).await?;
+                let packed = frames::read_bytes(receive, traffic, payload_bytes).await?;
                 payload = self.server.packing.unpack(codec, packed, payload).await?;
             }
         }

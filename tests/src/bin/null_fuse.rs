@@ -15,17 +15,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyLseek,
-    ReplyOpen, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use lacuna::fuse::busy_poll::BusyPoll;
 use lacuna::fuse::mount::{self, MountRequest};
+use lacuna::fuse::negotiate::{REQUEST_BYTES_MAX, negotiate};
 use lacuna_tests::seek_map::SeekMap;
 
 /// As in the adapter of lacuna.
 const TTL: Duration = Duration::from_secs(1);
-const REQUEST_BYTES_MAX: u32 = 1 << 20;
-const BACKGROUND_MAX: u16 = 128;
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
 
@@ -124,25 +123,7 @@ impl Null {
 
 impl Filesystem for Null {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        for wanted in [
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
-            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-        ] {
-            // A kernel that does not offer one is as slow for lacuna.
-            let _ = config.add_capabilities(wanted);
-        }
-        let refused = |limit: &dyn std::fmt::Display| std::io::Error::other(format!("the limit is {limit}"));
-        config
-            .set_max_background(BACKGROUND_MAX)
-            .map_err(|limit| refused(&limit))?;
-        config
-            .set_max_write(REQUEST_BYTES_MAX)
-            .map_err(|limit| refused(&limit))?;
-        Ok(())
+        negotiate(config)
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

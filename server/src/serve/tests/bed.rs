@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::super::*;
-use crate::backend::fault::{Faulty, Plan};
+use crate::backend::fault::{Call, Fault, Faulty, Plan};
 use crate::backend::sparse_file::SparseFiles;
 
 /// A server on a folder and a state of its own.
@@ -53,6 +53,26 @@ impl Bed {
             let inner = Arc::new(SparseFiles::new(folder).unwrap());
             Arc::new(Faulty::new(inner, Arc::clone(plan)))
         })
+    }
+
+    /// A volume `v`, and a session of the first mount of a client with a write to it under way, until something is sent
+    /// to what comes last.
+    pub(super) async fn with_write_under_way() -> (Self, Arc<Identity>, Client, std::sync::mpsc::Sender<()>) {
+        let plan = Arc::new(Plan::default());
+        let bed = Self::start_faulty(&plan);
+        bed.volume("v", 10, &[]);
+        let identity = Arc::new(Identity::generate());
+        bed.allow(&identity, Access::ReadWrite);
+        let mut client = bed.session(&identity, 1).await.unwrap();
+        let handle = client.open_to_change("v").await.handle;
+        let (go_on, gate) = std::sync::mpsc::channel();
+        plan.next(Call::Write, Fault::Wait(gate));
+        let body = write_body(handle, &[(0, b"late")]);
+        send(&mut client.lane.0, &client.traffic, Kind::Write, 9, body).await;
+        while plan.left(Call::Write) > 0 {
+            tokio::task::yield_now().await;
+        }
+        (bed, identity, client, go_on)
     }
 
     pub(super) fn start_with(

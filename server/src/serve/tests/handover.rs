@@ -9,20 +9,7 @@ use crate::backend::fault::{Call, Fault, Plan};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_session_waits_for_the_older_ones_running_write() {
-    let plan = Arc::new(Plan::default());
-    let bed = Bed::start_faulty(&plan);
-    bed.volume("v", 10, &[]);
-    let identity = Arc::new(Identity::generate());
-    bed.allow(&identity, Access::ReadWrite);
-    let mut older = bed.session(&identity, 1).await.unwrap();
-    let handle = older.open_to_change("v").await.handle;
-    let (go_on, gate) = std::sync::mpsc::channel();
-    plan.next(Call::Write, Fault::Wait(gate));
-    let body = write_body(handle, &[(0, b"late")]);
-    send(&mut older.lane.0, &older.traffic, Kind::Write, 9, body).await;
-    while plan.left(Call::Write) > 0 {
-        tokio::task::yield_now().await;
-    }
+    let (bed, identity, older, go_on) = Bed::with_write_under_way().await;
     // Other mounts of the same client are not held up.
     let _other = bed.session(&identity, 2).await.unwrap();
     let mut newer = tokio::spawn({
@@ -51,20 +38,7 @@ async fn a_newer_session_waits_for_the_older_ones_running_write() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_cannot_end_makes_the_newer_one_try_again() {
-    let plan = Arc::new(Plan::default());
-    let bed = Bed::start_faulty(&plan);
-    bed.volume("v", 10, &[]);
-    let identity = Arc::new(Identity::generate());
-    bed.allow(&identity, Access::ReadWrite);
-    let mut older = bed.session(&identity, 1).await.unwrap();
-    let handle = older.open_to_change("v").await.handle;
-    let (go_on, gate) = std::sync::mpsc::channel();
-    plan.next(Call::Write, Fault::Wait(gate));
-    let body = write_body(handle, &[(0, b"late")]);
-    send(&mut older.lane.0, &older.traffic, Kind::Write, 9, body).await;
-    while plan.left(Call::Write) > 0 {
-        tokio::task::yield_now().await;
-    }
+    let (bed, identity, _older, go_on) = Bed::with_write_under_way().await;
     assert_eq!(bed.session(&identity, 1).await.err(), Some(CloseCode::Busy));
     go_on.send(()).unwrap();
     bed.session(&identity, 1).await.unwrap();

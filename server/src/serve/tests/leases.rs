@@ -307,20 +307,7 @@ async fn an_open_whose_lane_was_finished_stays_open() {
 /// QUIC itself closes a connection that is dropped with the code of a goodbye.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_goes_before_its_welcome_has_not_said_goodbye() {
-    let plan = Arc::new(Plan::default());
-    let bed = Bed::start_faulty(&plan);
-    bed.volume("v", 10, &[]);
-    let identity = Arc::new(Identity::generate());
-    bed.allow(&identity, Access::ReadWrite);
-    let mut older = bed.session(&identity, 1).await.unwrap();
-    let handle = older.open_to_change("v").await.handle;
-    let (go_on, gate) = std::sync::mpsc::channel();
-    plan.next(Call::Write, Fault::Wait(gate));
-    let body = write_body(handle, &[(0, b"late")]);
-    send(&mut older.lane.0, &older.traffic, Kind::Write, 9, body).await;
-    while plan.left(Call::Write) > 0 {
-        tokio::task::yield_now().await;
-    }
+    let (bed, identity, older, go_on) = Bed::with_write_under_way().await;
     let (endpoint, connection) = bed.connect(&identity).await;
     let given_up = connection.clone();
     let newer = tokio::spawn({
