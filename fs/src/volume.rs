@@ -118,7 +118,7 @@ pub struct Volume<R: Remote> {
     settling: tokio::sync::Mutex<()>,
     /// Something to send, or to try again, for the task that sends.
     arrived: Notify,
-    /// A batch was answered or failed.
+    /// A batch was answered or failed, or another change is not under way any more.
     progress: Notify,
 }
 

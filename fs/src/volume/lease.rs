@@ -173,11 +173,24 @@ impl<R: Remote> Volume<R> {
         }
     }
 
+    /// Flushes what was changed, and what is still under way, whose answer may be here and not taken note of.
+    async fn settled(self: &Arc<Self>) -> Result<()> {
+        let deadline = Instant::now() + RELEASE_WAIT;
+        loop {
+            let mut settled = std::pin::pin!(self.progress.notified());
+            settled.as_mut().enable();
+            self.flush(true).await?;
+            if !self.state.lock().back.is_unsettled() || timeout_at(deadline, settled).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
     async fn try_give_back(self: &Arc<Self>) -> Result<Recalled> {
         if !self.is_released().await {
             return Ok(Recalled::Needed);
         }
-        self.flush(true).await?;
+        self.settled().await?;
         let _opening = self.opening.lock().await;
         let (is_needed, is_open) = {
             let state = self.state.lock();

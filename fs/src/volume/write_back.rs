@@ -713,6 +713,7 @@ impl<R: Remote> Volume<R> {
         }
         drop(state);
         if settled {
+            self.progress.notify_waiters();
             self.unbind_if_idle();
         }
     }

@@ -163,6 +163,28 @@ async fn a_lease_waits_for_a_handle_that_is_being_closed() {
     assert_eq!(server(&remote, at(0, 4)).await, b"text");
 }
 
+/// Its answer is on the way, or here and not taken note of.
+#[tokio::test(start_paused = true)]
+async fn a_lease_waits_for_a_change_that_is_under_way() {
+    let (remote, fs, _, open, _folder) = bed().await;
+    let volume = fs.open_volumes().pop().unwrap();
+    remote.delay(Delays {
+        answer: Duration::from_millis(300),
+        ..Delays::default()
+    });
+    let changing = Arc::clone(&fs);
+    let allocated = tokio::spawn(async move {
+        changing
+            .reshape(open, Reshape::Allocate, at(0, 4096), false)
+            .await
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    fs.close(open);
+    assert!(volume.is_recalled());
+    assert_eq!(volume.give_back().await.unwrap(), Recalled::GivenBack);
+    allocated.await.unwrap().unwrap();
+}
+
 /// One of two descriptors of it was closed, and that long ago.
 #[tokio::test(start_paused = true)]
 async fn a_lease_does_not_wait_for_a_handle_that_stays_open() {

@@ -12,6 +12,7 @@ pub(in super::super) struct Kept<'a, R: Remote>(pub(super) &'a Arc<Volume<R>>);
 impl<R: Remote> Drop for Kept<'_, R> {
     fn drop(&mut self) {
         self.0.state.lock().back.under_way -= 1;
+        self.0.progress.notify_waiters();
         self.0.let_go_if_settled();
     }
 }
