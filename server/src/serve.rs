@@ -13,6 +13,7 @@
 mod handshakes;
 pub(crate) mod shared;
 pub(crate) mod told;
+pub mod workers;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -37,6 +38,7 @@ use tokio::time::timeout;
 use self::handshakes::{Handshakes, Slot, Verdict};
 use self::shared::Shared;
 use self::told::Told;
+use self::workers::{Place, Workers};
 use crate::access::{Access, AllowList, Entry};
 use crate::backend::Backend;
 use crate::buffers::BufferPool;
@@ -166,8 +168,19 @@ impl Server {
         }))
     }
 
-    /// Accepts clients until `shutdown` is ready, then says goodbye to all of them.
+    /// Accepts clients until `shutdown` is ready, then says goodbye to all of them. Serves them here, on the runtime
+    /// of the endpoint.
     pub async fn run(self: &Arc<Self>, endpoint: Endpoint, shutdown: impl Future<Output = ()>) -> Result<()> {
+        self.run_on(&Workers::here(), endpoint, shutdown).await
+    }
+
+    /// As [`Self::run`], with the sessions spread over `workers`.
+    pub async fn run_on(
+        self: &Arc<Self>,
+        workers: &Workers,
+        endpoint: Endpoint,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<()> {
         let mut tasks = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
         let mut watch = std::pin::pin!(self.catalog.watch());
@@ -176,7 +189,7 @@ impl Server {
                 () = &mut shutdown => break Ok(()),
                 () = &mut watch => {}
                 incoming = endpoint.accept() => match incoming {
-                    Some(incoming) => self.admit(&endpoint, incoming, &mut tasks),
+                    Some(incoming) => self.admit(workers, &endpoint, incoming, &mut tasks),
                     None => break Err(Error::new(ErrorKind::Io, "the endpoint closed by itself")),
                 },
                 Some(ended) = tasks.join_next() => note_panic(ended),
@@ -262,7 +275,13 @@ impl Server {
         session::blocking(move || AllowList::load(&state)).await
     }
 
-    fn admit(self: &Arc<Self>, endpoint: &Endpoint, incoming: Incoming, tasks: &mut JoinSet<()>) {
+    fn admit(
+        self: &Arc<Self>,
+        workers: &Workers,
+        endpoint: &Endpoint,
+        incoming: Incoming,
+        tasks: &mut JoinSet<()>,
+    ) {
         let address = canonical(incoming.remote_address());
         if endpoint.open_connections() >= self.connections_max {
             tracing::debug!(%address, "no answer to a client: too many connections");
@@ -285,14 +304,17 @@ impl Server {
             }
         };
         let server = Arc::clone(self);
-        tasks.spawn(async move {
+        let (worker, place) = workers.place();
+        // Accepted there, so that its connection is driven there.
+        let session = async move {
             let connection = timeout(HELLO_TIMEOUT, async { incoming.await }).await;
             match connection {
-                Ok(Ok(connection)) => server.connected(connection, address, slot).await,
+                Ok(Ok(connection)) => server.connected(connection, address, slot, place).await,
                 Ok(Err(error)) => server.note_failed(address, &error.to_string()),
                 Err(_) => server.note_failed(address, "it took too long"),
             }
-        });
+        };
+        tasks.spawn_on(session, worker);
     }
 
     fn note_failed(&self, address: SocketAddr, why: &str) {
@@ -310,7 +332,13 @@ impl Server {
     }
 
     /// `slot` is given back when the client was admitted or refused.
-    async fn connected(self: &Arc<Self>, connection: Connection, address: SocketAddr, slot: Slot) {
+    async fn connected(
+        self: &Arc<Self>,
+        connection: Connection,
+        address: SocketAddr,
+        slot: Slot,
+        worker: Place,
+    ) {
         let Some(key) = tls::peer_key(&connection) else {
             close(&connection, CloseCode::NotAllowed, "no key was shown");
             return;
@@ -362,12 +390,12 @@ impl Server {
         };
         let session = Session::new(
             Arc::clone(self),
-            connection.clone(),
+            (connection.clone(), address),
             (key, entry.name.clone()),
-            address,
             number,
             read_only,
             counters,
+            worker,
         );
         let end = session.run().await;
         let path = connection.stats().path;

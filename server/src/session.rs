@@ -59,6 +59,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fair::pool::{FairPool, Share, paid};
 use crate::operations::InstanceKey;
 use crate::serve::Server;
+use crate::serve::workers::Place;
 use crate::wanted::Unwanted;
 
 /// Changes are collected for so long, so that a volume under constant change costs 20 events a second.
@@ -126,6 +127,8 @@ pub(crate) struct Session {
     work: Work,
     /// Set when the session ends: what it has under way may end early.
     unwanted: Unwanted,
+    /// Which serves it.
+    worker: Place,
     listings: Semaphore,
     /// Streams that this session has had open for changes.
     streams: Mutex<Vec<Arc<Stream>>>,
@@ -144,12 +147,12 @@ struct Handles {
 impl Session {
     pub(crate) fn new(
         server: Arc<Server>,
-        connection: Connection,
+        (connection, address): (Connection, SocketAddr),
         (key, name): (KeyId, String),
-        address: SocketAddr,
         number: u64,
         read_only: bool,
         counters: Arc<Counters>,
+        worker: Place,
     ) -> Arc<Self> {
         Arc::new(Self {
             server,
@@ -170,6 +173,7 @@ impl Session {
             patience: OnceLock::new(),
             welcomed: OnceLock::new(),
             work: Work::new(),
+            worker,
             unwanted: Unwanted::default(),
             listings: Semaphore::new(LISTINGS_MAX),
             streams: Mutex::default(),

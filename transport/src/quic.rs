@@ -4,6 +4,7 @@
 //! the caller: a client pins one ([`tls::client_config`]), a server asks its allow list after the
 //! handshake, on every connection. There is no 0-RTT and no resumption, so no connection can skip that.
 
+pub mod busy_poll;
 pub mod close;
 pub mod congestion;
 pub mod endpoint;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lacuna_transport::id::InstanceId;
+use lacuna_transport::quic::busy_poll::BusyPoll;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::KeyId;
 use tokio::sync::mpsc;
@@ -50,6 +51,7 @@ pub async fn connect(
             client,
             shown,
             is_known: true,
+            busy_poll: BusyPoll::default(),
         };
         let endpoint = endpoint::client(address)
             .map_err(|error| Error::new(ErrorKind::Io, format!("cannot open a UDP socket: {error}")))?;

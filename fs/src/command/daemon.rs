@@ -114,6 +114,7 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
         job.options.timeout,
     )
     .await?;
+    link.target().busy_poll.allow();
     let remote = QuicRemote::new(Arc::clone(&link));
     let root = &job.location.path;
     let attr = with_deadline(tokio::time::timeout(TIMEOUT_DEFAULT, remote.stat(root)).await);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use lacuna_transport::id::RequestId;
 use lacuna_transport::limits::{LANES_KEPT, LANES_MAX, REPLY_TIMEOUT};
+use lacuna_transport::quic::busy_poll::{BusyPoll, UnderWay};
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
 use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::frame::{Code, Header, Kind, Sender};
@@ -45,6 +46,7 @@ pub struct Lanes {
     /// And a digest one of these.
     free_digests: Semaphore,
     next_request: AtomicU64,
+    busy_poll: BusyPoll,
 }
 
 /// A request under way on its lane.
@@ -56,10 +58,11 @@ pub struct Exchange<'a> {
     kind: Kind,
     request: RequestId,
     permit: (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>),
+    _under_way: UnderWay,
 }
 
 impl Lanes {
-    pub fn new(connection: quinn::Connection) -> Self {
+    pub fn new(connection: quinn::Connection, busy_poll: BusyPoll) -> Self {
         let permits = |lanes| Semaphore::new(usize::try_from(lanes).unwrap_or(1));
         Self {
             connection,
@@ -69,6 +72,7 @@ impl Lanes {
             free_writes: permits(LANES_WRITING),
             free_digests: permits(LANES_DIGESTING),
             next_request: AtomicU64::new(1),
+            busy_poll,
         }
     }
 
@@ -107,6 +111,7 @@ impl Lanes {
                 Lane { receive, send }
             }
         };
+        let under_way = self.busy_poll.begin();
         let request = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         let send = &mut lane.send;
         frames::write_frame_pieces(send, traffic, kind, Code::Done, request, head, payload).await?;
@@ -117,6 +122,7 @@ impl Lanes {
             kind,
             request,
             permit,
+            _under_way: under_way,
         })
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use lacuna_transport::compression::probe::Probe;
 use lacuna_transport::id::{InstanceId, RequestId};
 use lacuna_transport::limits::{HELLO_TIMEOUT, IDLE_TIMEOUT};
+use lacuna_transport::quic::busy_poll::BusyPoll;
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
 use lacuna_transport::quic::identity::KeyId;
@@ -54,6 +55,8 @@ pub struct Target {
     pub shown: ShownKey,
     /// The host's network knows name and address: the name may be looked up again, and a closed port says so.
     pub is_known: bool,
+    /// Of all sessions.
+    pub busy_poll: BusyPoll,
 }
 
 /// Why a request has no result.
@@ -185,7 +188,7 @@ impl Session {
         };
         given_up.0 = None;
         tracing::debug!(server = %target.name, agent = %welcome.agent, session = welcome.session, "connected");
-        let lanes = Lanes::new(connection.clone());
+        let lanes = Lanes::new(connection.clone(), target.busy_poll.clone());
         let offer = target.compress.offer();
         let offer = offer.and_then(|offer| offer.within(welcome.features));
         Ok(Self {

@@ -33,7 +33,7 @@ use crate::confine::user::Account;
 use crate::control::ControlSocket;
 use crate::lease::LINGER_DEFAULT;
 use crate::memory::{self, Division};
-use crate::serve::shared::BLOCKING_THREADS_MAX;
+use crate::serve::workers::Workers;
 use crate::serve::{Bounds, Server};
 use crate::state::{self, DaemonLock};
 
@@ -163,18 +163,14 @@ impl Serve {
             ..Bounds::default()
         };
         let server = Server::with_bounds(Arc::new(backend), state.clone(), self.read_only, bounds)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .worker_threads(cores)
-            .max_blocking_threads(BLOCKING_THREADS_MAX)
-            .build()
-            .context("cannot start the runtime")?;
+        let runtime = Workers::runtime().context("cannot start the runtime")?;
         let result = runtime.block_on(async {
             let endpoint = endpoint::server_on(&identity, socket).context("cannot start to listen")?;
             if allowed == 0 {
                 tracing::warn!("no client is allowed yet; admit one with: lacunad allow KEY");
             }
-            serve(&server, endpoint, &dir, &identity, &state).await
+            let workers = Workers::start(cores).context("cannot start the threads that serve")?;
+            serve(&server, &workers, endpoint, &dir, &identity, &state).await
         });
         // Reads of a dead disk must not keep us.
         runtime.shutdown_background();
@@ -224,6 +220,7 @@ impl Serve {
 
 async fn serve(
     server: &Arc<Server>,
+    workers: &Workers,
     endpoint: Endpoint,
     dir: &Path,
     identity: &Identity,
@@ -252,7 +249,7 @@ async fn serve(
     let _ = out.flush();
     tell_systemd(NotifyState::Ready);
     tokio::select! {
-        ended = server.run(endpoint, shutdown) => Ok(ended?),
+        ended = server.run_on(workers, endpoint, shutdown) => Ok(ended?),
         () = control.run(server) => Ok(()),
     }
 }

@@ -151,6 +151,7 @@ async fn serve(
     // A lane may idle for as long as the session lives: their number is bounded.
     while let Some(header) = frames::read_header(receive, traffic, Sender::Client).await? {
         *opened = None;
+        let _under_way = session.worker.busy_poll.begin();
         // What does not fit in a control message is not read as one.
         if header.kind == Kind::Write {
             let share = session.memory(REQUEST_BYTES).await?;

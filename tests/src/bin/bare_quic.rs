@@ -1,4 +1,4 @@
-//! QUIC and nothing else, with the settings of lacuna's endpoints: what is slower than this is not the network's doing.
+//! QUIC and nothing else, with the settings of lacuna's endpoints and one thread on each side that polls as lacuna's do: what is slower than this is not the network's doing.
 //!
 //! Usage: `bare_quic serve ADDRESS`, which prints `ADDRESS KEY` and runs until it is killed;
 //! `bare_quic receive|send ADDRESS KEY MIB BOUND`, one stream, in MiB/s; `bare_quic ask ADDRESS KEY SECONDS`, requests that
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use lacuna_tests::measure::{Figure, cpu};
+use lacuna_transport::quic::busy_poll::BusyPoll;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::Identity;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -34,7 +35,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 fn main() -> Result<()> {
     let words: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
+    // As in both daemons.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
     let figure = match words[..] {
         ["serve", address] => return runtime.block_on(serve(address.parse()?)),
         ["receive", address, key, mib, bound] => {
@@ -86,7 +91,10 @@ async fn answer(mut reply: SendStream, mut request: RecvStream) -> Result<()> {
         }
         ASK => {
             let (mut question, answer) = ([0; REQUEST_BYTES], [0; REPLY_BYTES]);
+            let busy_poll = BusyPoll::default();
+            busy_poll.allow();
             while request.read_exact(&mut question).await.is_ok() {
+                let _under_way = busy_poll.begin();
                 reply.write_all(&answer).await?;
             }
             Ok(())
@@ -140,7 +148,10 @@ async fn ask(server: SocketAddr, key: &str, longest: Duration) -> Result<Figure>
     let (mut request, mut reply) = begin(&connection, ASK, 0).await?;
     let (question, mut answer) = ([0; REQUEST_BYTES], [0; REPLY_BYTES]);
     let (start, mut count) = (Instant::now(), 0_u32);
+    let busy_poll = BusyPoll::default();
+    busy_poll.allow();
     while start.elapsed() < longest {
+        let _under_way = busy_poll.begin();
         request.write_all(&question).await?;
         reply.read_exact(&mut answer).await?;
         count += 1;

@@ -15,6 +15,7 @@ use lacuna::remote::session::Target;
 use lacuna::volume::shared::Settings;
 use lacuna_transport::id::InstanceId;
 use lacuna_transport::path::NodePath;
+use lacuna_transport::quic::busy_poll::BusyPoll;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::{Identity, KeyId};
 use tokio::task::JoinSet;
@@ -76,6 +77,8 @@ impl Client {
             client,
             shown,
             is_known: false,
+            // Simulated time would stand still.
+            busy_poll: BusyPoll::default(),
             patience: Some(person.deadline),
         };
         let (link, events) = Link::open(endpoint, target).await?;

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use lacuna_transport::quic::busy_poll::BusyPoll;
 use lacuna_transport::quic::identity::Identity;
 use lacuna_transport::quic::{endpoint, tls};
 use quinn::crypto::rustls::QuicServerConfig;
@@ -43,6 +44,7 @@ fn target(address: SocketAddr, pin: KeyId) -> Target {
         client,
         shown,
         is_known: true,
+        busy_poll: BusyPoll::default(),
         patience: None,
     }
 }

@@ -8,6 +8,7 @@ use lacuna_transport::attr::{Attr, NodeKind, Timestamp};
 use lacuna_transport::digest::Hashing;
 use lacuna_transport::id::{BootId, Handle, InstanceId, NodeId};
 use lacuna_transport::path::NodePath;
+use lacuna_transport::quic::busy_poll::BusyPoll;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::frames::{self, Traffic};
 use lacuna_transport::quic::identity::Identity;
@@ -153,6 +154,7 @@ async fn ask(
         client,
         shown,
         is_known: true,
+        busy_poll: BusyPoll::default(),
         patience: None,
     };
     let (link, _events) = Link::open(endpoint::client(address).unwrap(), target)
