@@ -300,7 +300,7 @@ impl<R: Remote> FileSystem<R> {
 
     pub async fn read(&self, open: OpenId, wanted: ByteRange) -> Result<Gathered> {
         let open = self.open_volume(open)?;
-        let reading = async {
+        let reading = async || {
             open.check_locks()?;
             open.volume.read(&open.readahead, wanted).await
         };
@@ -310,7 +310,7 @@ impl<R: Remote> FileSystem<R> {
     /// Reads past the client's cache.
     pub async fn read_direct(&self, open: OpenId, wanted: ByteRange) -> Result<Gathered> {
         let open = self.open_volume(open)?;
-        let reading = async {
+        let reading = async || {
             open.check_locks()?;
             open.volume.read_direct(wanted).await
         };
@@ -334,7 +334,7 @@ impl<R: Remote> FileSystem<R> {
             let laundered = self.shared.notices.launder(open.volume.id());
             self.within(("lseek", &open.volume.path()), laundered).await?;
         }
-        let seeking = open.volume.seek(from, whence);
+        let seeking = || open.volume.seek(from, whence);
         self.looking_first("lseek", &open.volume, seeking).await
     }
 

@@ -118,15 +118,25 @@ impl<R: Remote> FileSystem<R> {
 
     /// Does what relies on what is known of a volume. After a reconnect the volume is looked at first, if the server can
     /// be asked; then one deadline is for both. What is gone at the server is still what it was.
-    pub(super) async fn looking_first<T>(
+    pub(super) async fn looking_first<T, F: Future<Output = Result<T>>>(
+        &self,
+        what: &'static str,
+        volume: &Arc<Volume<R>>,
+        work: impl FnOnce() -> F,
+    ) -> Result<T> {
+        if !volume.is_due() {
+            return work().await;
+        }
+        // Apart: every future that reads would hold all of it.
+        Box::pin(self.look_and_work(what, volume, work())).await
+    }
+
+    async fn look_and_work<T>(
         &self,
         what: &'static str,
         volume: &Arc<Volume<R>>,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        if !volume.is_due() {
-            return work.await;
-        }
         let path = volume.path();
         let known = || Some(Ok(()));
         let both = async {

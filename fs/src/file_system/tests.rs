@@ -9,6 +9,7 @@ use proptest::prelude::*;
 mod flush;
 mod lease;
 mod races;
+mod sizes;
 mod void;
 
 use super::changes::Reach;

@@ -380,6 +380,12 @@ impl OpenNode {
         Ok(state.seen_by(self.session, attr))
     }
 
+    /// The base of the last look; changes since then are still to be noticed ([`Self::is_still`]).
+    pub fn last_base(&self) -> Result<Generation> {
+        let base = self.node.state.lock().base(self.session);
+        base.map_or_else(|| Ok(self.look()?.base), Ok)
+    }
+
     /// True if nobody else changed the volume since its base was this. An error counts as "no": the caller
     /// tries again and meets it.
     pub fn is_still(&self, base: Generation) -> bool {

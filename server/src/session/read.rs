@@ -91,7 +91,8 @@ fn begin(buffers: &Arc<BufferPool>, node: &Arc<OpenNode>, request: &ReadRequest)
         )
     })?;
     let mut buffer = buffers.take(bytes);
-    let base = node.look()?.base;
+    // Whoever is done with it looks: what was changed until then is noticed, before the read or during it.
+    let base = node.last_base()?;
     let mut filled = 0;
     for range in request.ranges() {
         let slice = rest_of(&mut buffer, filled, range.len());

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 /// Begins and ends of exchanges that must come quickly, one exchange at a time, before polling begins.
 const ROW: u32 = 64;
 /// How quickly: two cores that wake up, and the work.
-const GAP_MAX: Duration = Duration::from_micros(500);
+const GAP_MAX: Duration = Duration::from_micros(1000);
 
 /// Decides. Pure: time is an argument.
 #[derive(Debug)]

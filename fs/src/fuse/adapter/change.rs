@@ -41,14 +41,15 @@ impl<R: Remote> Adapter<R> {
         &self,
         call: &'static str,
         reply: ReplyEmpty,
-        work: impl FnOnce(Arc<FileSystem<R>>) -> F,
+        work: impl FnOnce(Arc<FileSystem<R>>) -> F + Send + 'static,
     ) where
         F: Future<Output = Result<()>> + Send + 'static,
     {
         self.waits();
-        let work = work(Arc::clone(&self.fs));
+        let fs = Arc::clone(&self.fs);
+        // Called in there: handed over as a future, it would be held twice.
         self.runtime.spawn(async move {
-            match work.await {
+            match work(fs).await {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(errno(call, &error)),
             }
@@ -132,7 +133,7 @@ impl<R: Remote> Adapter<R> {
         match taken_in {
             Ok(WriteNow::Done) => reply.ok(),
             Ok(WriteNow::Wait) => self.answer("fallocate", reply, async move |fs| {
-                fs.reshape(open, how, range, grow).await
+                Box::pin(fs.reshape(open, how, range, grow)).await
             }),
             Err(error) => reply.error(errno("fallocate", &error)),
         }

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use lacuna_transport::attr::{Attr, NewAttr};
 use lacuna_transport::extent::Extent;
 use lacuna_transport::range::ByteRange;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
@@ -26,6 +26,8 @@ pub(super) struct SparseVolume {
     writer: OnceLock<OwnedFd>,
     /// Taken for writing to grow the file to a size without cutting what others append meanwhile.
     growth: RwLock<()>,
+    /// Taken to write.
+    writing: Mutex<()>,
     origin: Origin,
     /// The path it was opened by, for messages only: it may have another one by now.
     name: String,
@@ -43,6 +45,7 @@ impl SparseVolume {
             file,
             writer: OnceLock::new(),
             growth: RwLock::new(()),
+            writing: Mutex::new(()),
             origin,
             name,
             cached: CachedReads::default(),
@@ -99,6 +102,8 @@ impl OpenVolume for SparseVolume {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let _others = self.growth.read();
+        // The kernel lets one at a time write to a file, and the others spin.
+        let _turn = self.writing.lock();
         descriptor::write_all(self.writer()?, bytes, offset).map_err(|errno| self.failed("write", errno))
     }
 
