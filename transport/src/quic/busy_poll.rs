@@ -5,7 +5,7 @@
 //! exchange follows the other that closely, the thread of the runtime asks the kernel again at once instead of
 //! sleeping. Each time it lets others have the core first.
 //!
-//! It ends [`GAP_MAX`] after the last request or reply, or when exchanges overlap: then the thread finds work by itself.
+//! It ends `GAP_MAX` after the last request or reply, or when exchanges overlap: then the thread finds work by itself.
 //! Over a path with a longer round trip it never begins.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 /// Begins and ends of exchanges that must come quickly, one exchange at a time, before polling begins.
 const ROW: u32 = 64;
 /// How quickly: two cores that wake up, and the work.
-const GAP_MAX: Duration = Duration::from_micros(1000);
+const GAP_MAX: Duration = Duration::from_millis(1);
 
 /// Decides. Pure: time is an argument.
 #[derive(Debug)]
