@@ -20,7 +20,7 @@ pub mod buffer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lacuna_transport::limits::{WRITE_BYTES_MAX, WRITE_RANGES_MAX};
+use lacuna_transport::limits::{PUNCH_RANGES_MAX, WRITE_BYTES_MAX, WRITE_RANGES_MAX};
 use lacuna_transport::range::ByteRange;
 
 use self::buffer::{Buffer, DirtyShare, Slice};
@@ -79,7 +79,8 @@ pub enum Work {
     /// The bytes of all ranges, in order.
     Write(Vec<ByteRange>, Vec<Slice>),
     Zero(ByteRange),
-    Punch(ByteRange),
+    /// All of the ranges, in order.
+    Punch(Vec<ByteRange>),
 }
 
 impl Work {
@@ -474,26 +475,49 @@ impl Overlay {
         Work::Write(ranges, slices)
     }
 
+    /// A hole that is far from the next one takes that along.
     fn take_void(&mut self, first: u64, id: BatchId) -> Work {
         let content = self.patches[&first].content.clone();
-        let (mut end, mut born) = (first, u64::MAX);
-        while let Some(patch) = self.patches.get(&end) {
-            let fits = patch.stage == Stage::Dirty && patch.content.same_void(&content) && self.is_free(end);
-            if !fits {
+        let mut ranges = vec![self.take_run(first, &content, id)];
+        if !matches!(content, Content::Hole) {
+            return Work::Zero(ranges[0]);
+        }
+        let behind = ranges[0].end();
+        let starts: Vec<u64> = self
+            .dirty
+            .range(behind..)
+            .copied()
+            .take(MERGED_PATCHES_MAX)
+            .collect();
+        for start in starts {
+            if ranges.len() == PUNCH_RANGES_MAX {
                 break;
             }
-            let start = end;
-            end = patch.end;
-            born = born.min(patch.born);
+            // Those that the last run took along do not fit any more.
+            if self.fits_run(start, &content) {
+                ranges.push(self.take_run(start, &content, id));
+            }
+        }
+        Work::Punch(ranges)
+    }
+
+    fn fits_run(&self, start: u64, content: &Content) -> bool {
+        let patch = self.patches.get(&start);
+        patch.is_some_and(|patch| patch.stage == Stage::Dirty && patch.content.same_void(content))
+            && self.is_free(start)
+    }
+
+    /// Puts on the wire what touches the patch at `first` and is as void.
+    fn take_run(&mut self, first: u64, content: &Content, id: BatchId) -> ByteRange {
+        let (mut end, mut born) = (first, u64::MAX);
+        while self.fits_run(end, content) {
+            let (start, patch) = (end, &self.patches[&end]);
+            (end, born) = (patch.end, born.min(patch.born));
             self.restage(span(start, end), Stage::Dirty, Stage::Sending(id));
         }
-        let range = span(first, end);
         let sent = OnWire { end, batch: id, born };
         self.wire.insert(first, sent);
-        match content {
-            Content::Hole => Work::Punch(range),
-            Content::Zero | Content::Data(_) => Work::Zero(range),
-        }
+        span(first, end)
     }
 
     /// True if the patch at `start` overlaps nothing that is on the wire.

@@ -195,6 +195,15 @@ pub trait Remote: Send + Sync + 'static {
         grow: bool,
     ) -> impl Future<Output = Result<Attr>> + Send;
 
+    /// Punches all of the ranges, which are in order: few requests, if the server knows that. After an error some may
+    /// have been punched.
+    fn punch(
+        &self,
+        volume: &Self::Volume,
+        boot: BootId,
+        ranges: &[ByteRange],
+    ) -> impl Future<Output = Result<Attr>> + Send;
+
     fn resize(
         &self,
         volume: &Self::Volume,

@@ -27,6 +27,8 @@ pub const READ_RANGES_MAX: usize = 256;
 pub const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Most ranges of one write: many small changes far apart are one request.
 pub const WRITE_RANGES_MAX: usize = 256;
+/// Most holes of one request: many small ones far apart; each may take the server a tenth of a millisecond.
+pub const PUNCH_RANGES_MAX: usize = 64;
 /// Most bytes one copy request covers: it then ends well before its deadline where data is really copied,
 /// and the size of its answer fits what the kernel asks for.
 pub const COPY_BYTES_MAX: u64 = 256 << 20;

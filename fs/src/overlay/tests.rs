@@ -90,7 +90,11 @@ impl World {
                 assert!(rest.is_empty(), "as many bytes as the ranges say");
             }
             Work::Zero(range) => self.memory[places(*range)].fill((0, false)),
-            Work::Punch(range) => self.memory[places(*range)].fill((0, true)),
+            Work::Punch(ranges) => {
+                for range in ranges {
+                    self.memory[places(*range)].fill((0, true));
+                }
+            }
         }
     }
 
@@ -129,7 +133,7 @@ impl World {
             Step::HoleDone(start, len) => {
                 let range = at(start, len);
                 self.settle(range);
-                self.apply(&Work::Punch(range));
+                self.apply(&Work::Punch(vec![range]));
                 self.overlay.void_applied(range, Content::Hole);
                 self.seen[places(range)].fill((0, true));
             }
@@ -288,7 +292,35 @@ fn the_largest_void_is_one_request() {
     overlay.void(at(0, 1 << 40), Content::Hole);
     overlay.void(at(1 << 40, 1 << 40), Content::Hole);
     let batch = overlay.take(false).unwrap();
-    assert!(matches!(batch.work, Work::Punch(range) if range == at(0, 2 << 40)));
+    assert!(matches!(batch.work, Work::Punch(ranges) if ranges == [at(0, 2 << 40)]));
+}
+
+#[test]
+fn holes_that_are_far_apart_are_few_requests() {
+    let mut overlay = Overlay::default();
+    let count = u64::try_from(PUNCH_RANGES_MAX).unwrap() + 2;
+    let place = |index: u64| at(index << 17, 1 << 16);
+    for index in 0..count {
+        overlay.void(place(index), Content::Hole);
+    }
+    // One is on its way, and one is zeros: the others are not in their way.
+    overlay.void(place(1), Content::Zero);
+    let first = overlay.take(false).unwrap();
+    let expected: Vec<ByteRange> = (0..count).filter(|index| *index != 1).map(place).collect();
+    let (now, later) = expected.split_at(PUNCH_RANGES_MAX);
+    assert!(matches!(&first.work, Work::Punch(ranges) if ranges == now));
+    let zeros = overlay.take(false).unwrap();
+    assert!(matches!(zeros.work, Work::Zero(range) if range == place(1)));
+    let last = overlay.take(false).unwrap();
+    assert!(matches!(&last.work, Work::Punch(ranges) if ranges == later));
+    assert!(overlay.take(false).is_none());
+    overlay.lost(first.id);
+    let again = overlay.take(false).unwrap();
+    assert!(matches!(&again.work, Work::Punch(ranges) if ranges == now));
+    for batch in [again.id, zeros.id, last.id] {
+        overlay.answered(batch);
+    }
+    assert!(!overlay.has_dirty());
 }
 
 #[test]
@@ -301,11 +333,11 @@ fn holes_and_zeros_in_a_row_are_one_patch_of_their_kind() {
     overlay.void(at(4096 << 16, 1 << 16), Content::Zero);
     assert_eq!(overlay.patch_count(), 2);
     let batch = overlay.take(false).unwrap();
-    assert!(matches!(batch.work, Work::Punch(range) if range == at(0, 4096 << 16)));
+    assert!(matches!(batch.work, Work::Punch(ranges) if ranges == [at(0, 4096 << 16)]));
     // What is on the wire does not grow any more.
     overlay.void(at(4096 << 16, 1 << 16), Content::Hole);
     assert_eq!(overlay.patch_count(), 2);
     overlay.answered(batch.id);
     let batch = overlay.take(false).unwrap();
-    assert!(matches!(batch.work, Work::Punch(range) if range == at(4096 << 16, 1 << 16)));
+    assert!(matches!(batch.work, Work::Punch(ranges) if ranges == [at(4096 << 16, 1 << 16)]));
 }

@@ -563,6 +563,16 @@ impl Remote for MemoryRemote {
         .await
     }
 
+    async fn punch(&self, volume: &MemoryVolume, boot: BootId, ranges: &[ByteRange]) -> Result<Attr> {
+        self.check_place(ranges)?;
+        self.apply(volume, boot, |content| {
+            for range in ranges {
+                content.punch(*range);
+            }
+        })
+        .await
+    }
+
     async fn resize(&self, volume: &MemoryVolume, boot: BootId, size: u64) -> Result<Attr> {
         self.apply(volume, boot, |content| content.resize(size)).await
     }

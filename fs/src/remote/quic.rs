@@ -16,7 +16,7 @@ use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
 use lacuna_transport::compression::probe::Probe;
 use lacuna_transport::digest::UnitHash;
 use lacuna_transport::id::{BootId, Generation, Handle, LeaseId, NodeId, OperationId};
-use lacuna_transport::limits::{FOLDER_NODES_MAX, VOLUME_BYTES_MAX};
+use lacuna_transport::limits::{FOLDER_NODES_MAX, PUNCH_RANGES_MAX, VOLUME_BYTES_MAX};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::WireError;
@@ -474,9 +474,27 @@ impl Remote for QuicRemote {
         grow: bool,
     ) -> Result<Attr> {
         let session = self.session_of(boot).await?;
-        let result = change::reshape(&session, volume, how, range, grow).await;
+        let result = change::reshape(&session, volume, how, (range, &[]), grow).await;
         volume.heed(&result);
         change::outcome(&session, result, || format!("reshape {range} of {}", volume.path))
+    }
+
+    async fn punch(&self, volume: &QuicVolume, boot: BootId, ranges: &[ByteRange]) -> Result<Attr> {
+        let session = self.session_of(boot).await?;
+        let at_once = if session.welcome.features.contains(Features::PUNCH_MANY) {
+            PUNCH_RANGES_MAX
+        } else {
+            1
+        };
+        let mut punched = Err(Error::new(ErrorKind::Invalid, "nothing to punch"));
+        for ranges in ranges.chunks(at_once) {
+            let [first, others @ ..] = ranges else { break };
+            let result = change::reshape(&session, volume, Reshape::Punch, (*first, others), false).await;
+            volume.heed(&result);
+            let what = || format!("punch {first} and {} more of {}", others.len(), volume.path);
+            punched = Ok(change::outcome(&session, result, what)?);
+        }
+        punched
     }
 
     async fn resize(&self, volume: &QuicVolume, boot: BootId, size: u64) -> Result<Attr> {

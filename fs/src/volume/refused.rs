@@ -23,14 +23,15 @@ pub(super) struct Refused {
     pub(super) error: Error,
 }
 
-/// The writes, or the hole, of a batch: each to be sent alone.
+/// The writes, or the holes, of a batch: each to be sent alone.
 fn parts(work: &Work) -> Vec<(ByteRange, Work)> {
-    let Work::Write(ranges, slices) = work else {
-        let range = match work {
-            Work::Zero(range) | Work::Punch(range) => *range,
-            Work::Write(..) => ByteRange::EMPTY,
-        };
-        return vec![(range, work.clone())];
+    let (ranges, slices) = match work {
+        Work::Write(ranges, slices) => (ranges, slices),
+        Work::Zero(range) => return vec![(*range, work.clone())],
+        Work::Punch(ranges) => {
+            let alone = ranges.iter().map(|range| (*range, Work::Punch(vec![*range])));
+            return alone.collect();
+        }
     };
     let mut left = ranges.iter().copied();
     let mut rest = ByteRange::EMPTY;
@@ -57,7 +58,7 @@ fn cut(part: &Work, whole: ByteRange, range: ByteRange) -> Work {
             Work::Write(vec![range], slices.collect())
         }
         Work::Zero(_) => Work::Zero(range),
-        Work::Punch(_) => Work::Punch(range),
+        Work::Punch(_) => Work::Punch(vec![range]),
     }
 }
 

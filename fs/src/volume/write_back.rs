@@ -456,10 +456,7 @@ impl<R: Remote> Volume<R> {
                 let zero = remote.reshape(bound, boot, Reshape::Zero, range, true);
                 zero.await
             }
-            Work::Punch(range) => {
-                let punch = remote.reshape(bound, boot, Reshape::Punch, range, false);
-                punch.await
-            }
+            Work::Punch(ranges) => remote.punch(bound, boot, &ranges).await,
         }
     }
 
@@ -485,8 +482,8 @@ impl<R: Remote> Volume<R> {
                 state.back.failing &= state.back.overlay.has_unsent();
                 state.back.applied_since.get_or_insert_with(Instant::now);
                 let ranges = match &batch.work {
-                    Work::Write(ranges, _) => &ranges[..],
-                    Work::Zero(range) | Work::Punch(range) => std::slice::from_ref(range),
+                    Work::Write(ranges, _) | Work::Punch(ranges) => &ranges[..],
+                    Work::Zero(range) => std::slice::from_ref(range),
                 };
                 for range in ranges {
                     // A page of the map that is on its way may be older.

@@ -113,14 +113,17 @@ impl Session {
         .await
     }
 
+    /// Of several ranges the first may be done when a later one fails: whoever asks again asks for all of them.
     pub(super) async fn reshape(self: &Arc<Self>, request: ReshapeRequest) -> Result<Attr> {
         let node = self.node_to_change(request.handle)?;
         let range = ByteRange::new(request.start, request.end).unwrap_or(ByteRange::EMPTY);
         self.blocking(move || {
+            let end = request.ranges().last().map_or(range.end(), |last| last.end());
+            let all = ByteRange::new(range.start(), end).unwrap_or(range);
             let ((), attr) = node.change(
-                |before| touched(before, range),
+                |before| touched(before, all),
                 |volume| match request.how {
-                    Reshape::Punch => volume.punch(range),
+                    Reshape::Punch => request.ranges().try_for_each(|range| volume.punch(range)),
                     Reshape::Zero => volume.zero(range, request.grow),
                     Reshape::Allocate => volume.allocate(range, request.grow),
                 },

@@ -10,7 +10,9 @@ use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::error_code::ErrorCode;
 use lacuna_transport::wire::frame::{Code, Header, Kind, Sender};
 use lacuna_transport::wire::lock::LockRequest;
-use lacuna_transport::wire::message::{self, Features, HandleRequest, OpenRequest, Opened, PathRequest};
+use lacuna_transport::wire::message::{
+    self, Features, HandleRequest, OpenRequest, Opened, PathRequest, ReshapeRequest,
+};
 use lacuna_transport::wire::read::ReadRequest;
 use quinn::{RecvStream, SendStream};
 use tokio::time::timeout;
@@ -264,7 +266,14 @@ async fn answer_change(
     reply: &mut Reply<'_>,
 ) -> Result<(), FrameError> {
     let attr = match kind {
-        Kind::Reshape => session.reshape(message::decode(body)?).await,
+        Kind::Reshape => {
+            let request: ReshapeRequest = message::decode(body)?;
+            let features = session.features.get().copied().unwrap_or_default();
+            if request.others.is_some() && !features.contains(Features::PUNCH_MANY) {
+                return Err(WireError::OutOfBounds("ranges that this session does not have").into());
+            }
+            session.reshape(request).await
+        }
         Kind::Resize => session.resize(message::decode(body)?).await,
         Kind::Flush => session.flush(message::decode(body)?).await,
         Kind::SetAttr => session.set_attr(message::decode(body)?).await,

@@ -18,6 +18,7 @@ use crate::attr::{Attr, NewAttr, NewNode, NewTime, NodeKind, Space, Timestamp};
 use crate::digest::Hashing;
 use crate::extent::{Extent, ExtentKind};
 use crate::id::{BootId, Generation, Handle, InstanceId, LeaseId, LockOwner, NodeId, OperationId, RequestId};
+use crate::limits::{PUNCH_RANGES_MAX, VOLUME_BYTES_MAX};
 use crate::path::{NodeName, NodePath};
 use crate::range::ByteRange;
 use crate::wire::event::{LeaseRecalled, LocksFreed};
@@ -230,8 +231,21 @@ fn changes() {
         start: 4096,
         end: 1 << 40,
         grow: true,
+        others: None,
     };
     pin(&reshape, "8505011910001b0000010000000000f5");
+    let punch = ReshapeRequest {
+        handle: Handle(5),
+        how: Reshape::Punch,
+        start: 4096,
+        end: 8192,
+        grow: false,
+        others: Some(vec![(8192, 12288), (1 << 33, 1 << 34)]),
+    };
+    pin(
+        &punch,
+        "860500191000192000f48282192000193000821b00000002000000001b0000000400000000",
+    );
     let resize = ResizeRequest {
         handle: Handle(5),
         size: 1 << 34,
@@ -551,6 +565,41 @@ fn a_newer_peer_may_add_fields() {
         message::decode::<HandleRequest>(&bytes).unwrap().handle,
         Handle(5)
     );
+}
+
+#[test]
+fn punches_of_several_ranges() {
+    assert_eq!(Features::PUNCH_MANY, Features(2048));
+    let punch = |how, grow, others: Vec<(u64, u64)>| {
+        let (start, end) = (4096, 8192);
+        let request = ReshapeRequest {
+            handle: Handle(5),
+            how,
+            start,
+            end,
+            grow,
+            others: Some(others),
+        };
+        message::decode::<ReshapeRequest>(&message::encode(&request))
+    };
+    let good = punch(Reshape::Punch, false, vec![(8192, 8193), (1 << 20, 1 << 21)]).unwrap();
+    let ranges: Vec<(u64, u64)> = good.ranges().map(|range| (range.start(), range.end())).collect();
+    assert_eq!(ranges, [(4096, 8192), (8192, 8193), (1 << 20, 1 << 21)]);
+    let most = |count: u64| (1..count).map(|index| (index << 20, (index << 20) + 1)).collect();
+    let max = u64::try_from(PUNCH_RANGES_MAX).unwrap();
+    punch(Reshape::Punch, false, most(max)).unwrap();
+    punch(Reshape::Punch, false, most(max + 1)).unwrap_err();
+    for bad in [
+        vec![],
+        vec![(8191, 9000)],
+        vec![(9000, 9000)],
+        vec![(9000, 8999)],
+        vec![(9000, 10000), (9999, 10001)],
+        vec![(9000, VOLUME_BYTES_MAX + 1)],
+    ] {
+        punch(Reshape::Punch, false, bad).unwrap_err();
+    }
+    punch(Reshape::Zero, false, vec![(9000, 10000)]).unwrap_err();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 use super::WireError;
 use crate::attr::{Attr, NewAttr, NewNode, NewTime};
 use crate::id::{BootId, Generation, Handle, InstanceId, LeaseId, NodeId, OperationId};
-use crate::limits::{COPY_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX, VOLUME_BYTES_MAX};
+use crate::limits::{COPY_BYTES_MAX, NAME_BYTES_MAX, PUNCH_RANGES_MAX, TEXT_BYTES_MAX, VOLUME_BYTES_MAX};
 use crate::path::{NodeName, NodePath};
 use crate::range::ByteRange;
 
@@ -37,6 +37,8 @@ impl Features {
     pub const LOCKS: Self = Self(1 << 8);
     /// A write may ask for a flush after it.
     pub const WRITE_FLUSH: Self = Self(1 << 10);
+    /// A punch may have several ranges.
+    pub const PUNCH_MANY: Self = Self(1 << 11);
     /// What this build knows.
     pub const KNOWN: Self = Self(
         Self::HOLES.0
@@ -48,7 +50,8 @@ impl Features {
             | Self::STREAMS.0
             | Self::LEASES.0
             | Self::LOCKS.0
-            | Self::WRITE_FLUSH.0,
+            | Self::WRITE_FLUSH.0
+            | Self::PUNCH_MANY.0,
     );
 
     #[must_use]
@@ -148,7 +151,7 @@ pub enum Reshape {
 }
 
 /// `Reshape`: answered with the volume's [`Attr`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ReshapeRequest {
     #[n(0)]
     pub handle: Handle,
@@ -161,6 +164,9 @@ pub struct ReshapeRequest {
     /// The volume becomes at least `end` bytes large. Never with `Punch`.
     #[n(4)]
     pub grow: bool,
+    /// More ranges, as start and end, behind that one and in order. Only with `Punch`, and [`Features::PUNCH_MANY`].
+    #[n(5)]
+    pub others: Option<Vec<(u64, u64)>>,
 }
 
 /// `Resize`: answered with the volume's [`Attr`].
@@ -520,13 +526,37 @@ impl Message for OpenRequest {
     }
 }
 
+impl ReshapeRequest {
+    /// All ranges, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = ByteRange> + '_ {
+        let others = self.others.iter().flatten().copied();
+        let all = std::iter::once((self.start, self.end)).chain(others);
+        all.filter_map(|(start, end)| ByteRange::new(start, end))
+    }
+}
+
 impl Message for ReshapeRequest {
     fn check(&self) -> Result<(), WireError> {
         within(
             self.start < self.end && self.end <= VOLUME_BYTES_MAX,
             "range to reshape",
         )?;
-        within(!(self.grow && self.how == Reshape::Punch), "punch that grows")
+        within(!(self.grow && self.how == Reshape::Punch), "punch that grows")?;
+        let Some(others) = &self.others else { return Ok(()) };
+        within(self.how == Reshape::Punch, "several ranges")?;
+        within(
+            (1..PUNCH_RANGES_MAX).contains(&others.len()),
+            "number of ranges to punch",
+        )?;
+        let mut behind = self.end;
+        for (start, end) in others {
+            within(
+                behind <= *start && start < end && *end <= VOLUME_BYTES_MAX,
+                "range to punch",
+            )?;
+            behind = *end;
+        }
+        Ok(())
     }
 }
 

@@ -82,19 +82,22 @@ pub(super) async fn write(
     Unanswered(Some(session)).wait(answer).await
 }
 
+/// Of several ranges only punches, and only if the server knows that.
 pub(super) async fn reshape(
     session: &Session,
     volume: &QuicVolume,
     how: Reshape,
-    range: ByteRange,
+    (range, others): (ByteRange, &[ByteRange]),
     grow: bool,
 ) -> Result<Attr, RequestError> {
+    let bounds = |range: &ByteRange| (range.start(), range.end());
     let request = ReshapeRequest {
         handle: volume.handle_to_change(session).await?,
         how,
         start: range.start(),
         end: range.end(),
         grow,
+        others: (!others.is_empty()).then(|| others.iter().map(bounds).collect()),
     };
     let answer = session.ask(Kind::Reshape, message::encode(&request));
     Unanswered(Some(session)).wait(answer).await

@@ -26,7 +26,7 @@ pub(super) struct SparseVolume {
     writer: OnceLock<OwnedFd>,
     /// Taken for writing to grow the file to a size without cutting what others append meanwhile.
     growth: RwLock<()>,
-    /// Taken to write.
+    /// Taken to write and to punch.
     writing: Mutex<()>,
     origin: Origin,
     /// The path it was opened by, for messages only: it may have another one by now.
@@ -110,6 +110,7 @@ impl OpenVolume for SparseVolume {
     fn punch(&self, range: ByteRange) -> Result<()> {
         let writer = self.writer()?;
         let punch = || {
+            let _turn = self.writing.lock();
             let others = self.growth.read();
             let size = change::size(writer)?;
             if range.end() < size {

@@ -135,6 +135,7 @@ fn request() -> impl Strategy<Value = (Kind, Vec<u8>)> {
                         start: size,
                         end: size + c % (4 << 20),
                         grow: flag,
+                        others: (b % 2 == 0).then(|| vec![(size + b % 4096, size + c % (8 << 20))]),
                     }),
                 ),
                 9 => (Kind::Resize, message::encode(&ResizeRequest { handle, size })),

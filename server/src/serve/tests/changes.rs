@@ -23,6 +23,7 @@ fn reshape(handle: Handle, how: Reshape, start: u64, end: u64, grow: bool) -> Re
         start,
         end,
         grow,
+        others: None,
     }
 }
 
@@ -158,6 +159,51 @@ async fn a_flush_that_was_not_agreed_on_ends_the_session() {
     send(&mut client.lane.0, &client.traffic, Kind::Write, 9, body).await;
     assert_eq!(client.closed().await.0, CloseCode::Protocol);
     assert_eq!(std::fs::read(bed.folder.path().join("v")).unwrap(), [0; 100]);
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holes_that_are_far_apart_are_one_change() {
+    let bed = Bed::start();
+    bed.volume("v", 1 << 20, &[(0, &[7; 1 << 20])]);
+    let mut client = bed.client().await;
+    let Opened { handle, attr, .. } = client.open_to_change("v").await;
+    let request = ReshapeRequest {
+        others: Some(vec![(64 << 10, 128 << 10), (1 << 19, 1 << 30)]),
+        ..reshape(handle, Reshape::Punch, 4096, 8192, false)
+    };
+    let after: Attr = client.get(Kind::Reshape, &request).await.unwrap();
+    assert_eq!(after.size, 1 << 20);
+    assert!(after.generation > attr.generation && after.allocated_bytes < attr.allocated_bytes);
+    let mut expected = vec![7; 1 << 20];
+    for range in [4096..8192, 64 << 10..128 << 10, 1 << 19..1 << 20] {
+        expected[range].fill(0);
+    }
+    assert!(std::fs::read(bed.folder.path().join("v")).unwrap() == expected);
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holes_that_were_not_agreed_on_end_the_session() {
+    let bed = Bed::start();
+    bed.volume("v", 100, &[(0, b"data")]);
+    let identity = Identity::generate();
+    bed.allow(&identity, Access::ReadWrite);
+    let older = Features::KNOWN.without(Features::PUNCH_MANY);
+    let mut client = Client::new(bed.connect(&identity).await, identity, older).await;
+    let handle = client.open_to_change("v").await.handle;
+    let request = ReshapeRequest {
+        others: Some(vec![(50, 60)]),
+        ..reshape(handle, Reshape::Punch, 0, 4, false)
+    };
+    let body = message::encode(&request);
+    send(&mut client.lane.0, &client.traffic, Kind::Reshape, 9, body).await;
+    assert_eq!(client.closed().await.0, CloseCode::Protocol);
+    assert!(
+        std::fs::read(bed.folder.path().join("v"))
+            .unwrap()
+            .starts_with(b"data")
+    );
     bed.stop().await;
 }
 

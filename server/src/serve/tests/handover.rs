@@ -60,6 +60,7 @@ async fn long_work_that_asks_ends_with_its_session() {
         start: 0,
         end: 10,
         grow: false,
+        others: None,
     });
     plan.next(Call::Zero, Fault::WaitWanted);
     send(&mut older.lane.0, &older.traffic, Kind::Reshape, 9, body).await;

@@ -81,6 +81,7 @@ pub(super) fn change_bodies(handle: Handle) -> Vec<(Kind, Vec<u8>)> {
         start: 0,
         end: 1,
         grow: false,
+        others: None,
     };
     let copy = CopyRequest {
         source: handle,
