@@ -324,3 +324,29 @@ fn extents_of_a_volume_that_changes_all_the_time_are_sound() {
         }
     });
 }
+
+/// Those that exclude each other do it in one order.
+#[test]
+fn changes_of_all_kinds_at_once_come_to_an_end() {
+    use lacuna_transport::range::ByteRange;
+
+    let bed = Bed::tmpfs();
+    bed.make_volume(&path("v"), 1 << 20);
+    let volume = bed.backend.open(&path("v")).unwrap();
+    let at = |start: u64| ByteRange::at(start, 8192).unwrap();
+    let repeat = |work: &(dyn Fn(u64) -> Result<()> + Sync)| {
+        for round in 0..3_000 {
+            work(round % 64 * 8192).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| repeat(&|start| volume.write_at(&[7; 4096], start)));
+            scope.spawn(|| repeat(&|start| volume.punch(at(start))));
+            // At the end, which takes all others out.
+            scope.spawn(|| repeat(&|start| volume.punch(at((1 << 20) - 8192 + start))));
+            scope.spawn(|| repeat(&|start| volume.zero(at(start), true)));
+        }
+    });
+    assert_eq!(volume.attr().unwrap().size, 1 << 20);
+}

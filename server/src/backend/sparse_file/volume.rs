@@ -26,7 +26,7 @@ pub(super) struct SparseVolume {
     writer: OnceLock<OwnedFd>,
     /// Taken for writing to grow the file to a size without cutting what others append meanwhile.
     growth: RwLock<()>,
-    /// Taken to write and to punch.
+    /// Taken to write and to punch, after `growth`.
     writing: Mutex<()>,
     origin: Origin,
     /// The path it was opened by, for messages only: it may have another one by now.
@@ -110,10 +110,10 @@ impl OpenVolume for SparseVolume {
     fn punch(&self, range: ByteRange) -> Result<()> {
         let writer = self.writer()?;
         let punch = || {
-            let _turn = self.writing.lock();
             let others = self.growth.read();
             let size = change::size(writer)?;
             if range.end() < size {
+                let _turn = self.writing.lock();
                 return change::punch(writer, range, size);
             }
             drop(others);
