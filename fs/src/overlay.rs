@@ -430,13 +430,7 @@ impl Overlay {
         let mut ranges: Vec<ByteRange> = Vec::new();
         let mut slices = Vec::new();
         let mut born = u64::MAX;
-        let starts: Vec<u64> = self
-            .dirty
-            .range(first..)
-            .copied()
-            .take(MERGED_PATCHES_MAX)
-            .collect();
-        for start in starts {
+        for start in self.dirty_from(first) {
             if left == 0 {
                 break;
             }
@@ -475,6 +469,12 @@ impl Overlay {
         Work::Write(ranges, slices)
     }
 
+    /// Where the next dirty patches begin, as many as one batch looks at.
+    fn dirty_from(&self, first: u64) -> Vec<u64> {
+        let starts = self.dirty.range(first..).copied();
+        starts.take(MERGED_PATCHES_MAX).collect()
+    }
+
     /// A hole that is far from the next one takes that along.
     fn take_void(&mut self, first: u64, id: BatchId) -> Work {
         let content = self.patches[&first].content.clone();
@@ -482,14 +482,7 @@ impl Overlay {
         if !matches!(content, Content::Hole) {
             return Work::Zero(ranges[0]);
         }
-        let behind = ranges[0].end();
-        let starts: Vec<u64> = self
-            .dirty
-            .range(behind..)
-            .copied()
-            .take(MERGED_PATCHES_MAX)
-            .collect();
-        for start in starts {
+        for start in self.dirty_from(ranges[0].end()) {
             if ranges.len() == PUNCH_RANGES_MAX {
                 break;
             }

@@ -119,7 +119,7 @@ impl EventQueue {
 }
 
 /// The smallest range that covers both; an empty one counts for nothing.
-pub(super) fn hull(a: ByteRange, b: ByteRange) -> ByteRange {
+pub(crate) fn hull(a: ByteRange, b: ByteRange) -> ByteRange {
     match (a.is_empty(), b.is_empty()) {
         (true, _) => return b,
         (_, true) => return a,

@@ -20,6 +20,7 @@ use quinn::RecvStream;
 
 use super::Session;
 use crate::buffers::{self, Buffer};
+use crate::catalog::events::hull;
 use crate::catalog::{Change, OpenNode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::pool::Share;
@@ -87,10 +88,7 @@ impl Session {
         let node = self.node_to_change(received.request.handle)?;
         self.blocking(move || {
             let ranges = received.request.ranges();
-            let hull = |first: &ByteRange, last: &ByteRange| ByteRange::new(first.start(), last.end());
-            let all = ranges.first().zip(ranges.last());
-            let all = all.and_then(|(first, last)| hull(first, last));
-            let all = all.unwrap_or(ByteRange::EMPTY);
+            let all = ranges.iter().copied().reduce(hull).unwrap_or(ByteRange::EMPTY);
             let ((), attr) = node.change(
                 |before| touched(before, all),
                 |volume| {
@@ -116,16 +114,14 @@ impl Session {
     /// Of several ranges the first may be done when a later one fails: whoever asks again asks for all of them.
     pub(super) async fn reshape(self: &Arc<Self>, request: ReshapeRequest) -> Result<Attr> {
         let node = self.node_to_change(request.handle)?;
-        let range = ByteRange::new(request.start, request.end).unwrap_or(ByteRange::EMPTY);
         self.blocking(move || {
-            let end = request.ranges().last().map_or(range.end(), |last| last.end());
-            let all = ByteRange::new(range.start(), end).unwrap_or(range);
+            let all = request.ranges().reduce(hull).unwrap_or(ByteRange::EMPTY);
             let ((), attr) = node.change(
                 |before| touched(before, all),
                 |volume| match request.how {
                     Reshape::Punch => request.ranges().try_for_each(|range| volume.punch(range)),
-                    Reshape::Zero => volume.zero(range, request.grow),
-                    Reshape::Allocate => volume.allocate(range, request.grow),
+                    Reshape::Zero => volume.zero(all, request.grow),
+                    Reshape::Allocate => volume.allocate(all, request.grow),
                 },
             )?;
             Ok(attr)

@@ -84,7 +84,7 @@ pub struct BusyPoll(Arc<Shared>);
 
 /// An exchange under way; it ends when this is dropped.
 #[derive(Debug)]
-pub struct UnderWay(BusyPoll);
+pub struct UnderWay(Option<BusyPoll>);
 
 impl Default for BusyPoll {
     fn default() -> Self {
@@ -102,11 +102,13 @@ impl BusyPoll {
 
     /// An exchange begins. Needs the runtime whose thread is to poll.
     pub fn begin(&self) -> UnderWay {
-        let allowed = self.0.allowed.load(Ordering::Relaxed);
-        if allowed && self.0.pace.lock().begin(Instant::now()) {
+        if !self.0.allowed.load(Ordering::Relaxed) {
+            return UnderWay(None);
+        }
+        if self.0.pace.lock().begin(Instant::now()) {
             tokio::spawn(self.clone().poll());
         }
-        UnderWay(self.clone())
+        UnderWay(Some(self.clone()))
     }
 
     async fn poll(self) {
@@ -120,7 +122,9 @@ impl BusyPoll {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.0.pace.lock().end(Instant::now());
+        if let Some(BusyPoll(shared)) = &self.0 {
+            shared.pace.lock().end(Instant::now());
+        }
     }
 }
 

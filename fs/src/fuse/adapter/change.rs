@@ -45,14 +45,10 @@ impl<R: Remote> Adapter<R> {
     ) where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        self.waits();
-        let fs = Arc::clone(&self.fs);
         // Called in there: handed over as a future, it would be held twice.
-        self.runtime.spawn(async move {
-            match work(fs).await {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(errno(call, &error)),
-            }
+        self.spawn(async move |fs| match work(fs).await {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(call, &error)),
         });
     }
 
