@@ -5,11 +5,14 @@
 //! budget and gives it back when the last reader lets go of it: what is in the cache, on the way from
 //! the server, or being copied out, is all counted.
 //!
+//! What a reader has passed by in order is dropped after [`PASSED_BYTES_MAX`] of it, if the kernel has it in its page cache: a long
+//! scan does not push out what is read again and again, and goes through memory that is in use already.
+//!
 //! Left out on purpose: who fetches what (see `volume`), dirty data, and any knowledge of holes.
 
 pub mod budget;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use lacuna_transport::range::ByteRange;
@@ -24,6 +27,8 @@ use self::budget::{Budget, Reservation};
 pub const BLOCK_BYTES: u64 = 128 << 10;
 /// Unit of fetching and of the budget, in bytes.
 pub const PAGE_BYTES: u64 = 4 << 10;
+/// Kept of what readers have passed by, where the kernel has it too; a quarter of a small cache.
+const PASSED_BYTES_MAX: u64 = 32 << 20;
 
 /// The volumes of one cache, numbered. A number is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,17 +68,66 @@ impl Fragment {
     }
 }
 
-/// Fragments of one block, in order, without overlap.
-type Block = Vec<Arc<Fragment>>;
+#[derive(Debug, Default)]
+struct Block {
+    /// In order, without overlap.
+    fragments: Vec<Arc<Fragment>>,
+    /// When a reader passed it by, if nobody looked for it since.
+    passed: Option<u64>,
+}
+
+/// A block that was passed by.
+#[derive(Debug)]
+struct Passed {
+    at: (CacheKey, u64),
+    bytes: u64,
+    when: u64,
+}
 
 /// Blocks by age, and by volume, so that dropping what is cached of one does not look at all others.
 #[derive(Debug)]
 struct Blocks {
     by_age: LruCache<(CacheKey, u64), Block>,
     by_volume: HashMap<CacheKey, BTreeSet<u64>>,
+    /// The oldest first; of some the block is gone or was looked for since.
+    passed: VecDeque<Passed>,
+    passed_bytes: u64,
+    /// Counts what was passed by.
+    passed_count: u64,
 }
 
 impl Blocks {
+    fn note_passed(&mut self, key: CacheKey, number: u64) {
+        let Some(block) = self.by_age.peek_mut(&(key, number)) else {
+            return;
+        };
+        if block.passed.is_some() {
+            return;
+        }
+        self.passed_count += 1;
+        block.passed = Some(self.passed_count);
+        let bytes = block.fragments.iter().map(|fragment| fragment.range.len());
+        let bytes = bytes.sum::<u64>().max(PAGE_BYTES);
+        self.passed_bytes += bytes;
+        self.passed.push_back(Passed {
+            at: (key, number),
+            bytes,
+            when: self.passed_count,
+        });
+    }
+
+    /// Takes out the one that was passed by first, while there is more of them than `bytes_max`.
+    fn pop_passed(&mut self, bytes_max: u64) -> Option<Option<Block>> {
+        let passed = (self.passed_bytes > bytes_max).then(|| self.passed.pop_front())??;
+        self.passed_bytes -= passed.bytes;
+        let is_so = |block: &Block| block.passed == Some(passed.when);
+        if !self.by_age.peek(&passed.at).is_some_and(is_so) {
+            return Some(None);
+        }
+        self.forget(passed.at.0, passed.at.1);
+        Some(self.by_age.pop(&passed.at))
+    }
+
     fn forget(&mut self, key: CacheKey, block: u64) {
         if let Some(blocks) = self.by_volume.get_mut(&key) {
             blocks.remove(&block);
@@ -97,6 +151,9 @@ impl BlockCache {
             blocks: Mutex::new(Blocks {
                 by_age: LruCache::unbounded(),
                 by_volume: HashMap::new(),
+                passed: VecDeque::new(),
+                passed_bytes: 0,
+                passed_count: 0,
             }),
             budget: Budget::new(bytes_max),
         }
@@ -119,8 +176,12 @@ impl BlockCache {
         while at < range.end() {
             let rest = range.split_at(at).1;
             let within = rest.intersect(ByteRange::at_saturating(block_of(at) * BLOCK_BYTES, BLOCK_BYTES));
-            let block = blocks.by_age.get(&(key, block_of(at)));
-            for fragment in block.into_iter().flatten() {
+            let block = blocks.by_age.get_mut(&(key, block_of(at)));
+            let fragments = block.map(|block| {
+                block.passed = None;
+                &block.fragments
+            });
+            for fragment in fragments.into_iter().flatten() {
                 let found = fragment.range.intersect(within);
                 if found.is_empty() || found.end() <= at {
                     continue;
@@ -140,7 +201,8 @@ impl BlockCache {
         let mut blocks = self.blocks.lock();
         let number = block_of(fragment.range.start());
         blocks.by_volume.entry(key).or_default().insert(number);
-        let block = blocks.by_age.get_or_insert_mut((key, number), Vec::new);
+        let block = blocks.by_age.get_or_insert_mut((key, number), Block::default);
+        let block = &mut block.fragments;
         if block.iter().all(|other| !other.range.overlaps(fragment.range)) {
             let place = block.partition_point(|other| other.range.start() < fragment.range.start());
             block.insert(place, fragment);
@@ -148,6 +210,24 @@ impl BlockCache {
         drop(blocks);
         // Who waits for memory can now evict this.
         self.budget.wake();
+    }
+
+    /// A reader has gone through `range`, and the kernel has it in its page cache.
+    pub fn pass(&self, key: CacheKey, range: ByteRange) {
+        let numbers = block_of(range.start())..block_of(range.end());
+        let mut blocks = self.blocks.lock();
+        let own = blocks.by_volume.get(&key);
+        let found: Vec<u64> = own
+            .into_iter()
+            .flat_map(|own| own.range(numbers.clone()).copied())
+            .collect();
+        for number in found {
+            blocks.note_passed(key, number);
+        }
+        let bytes_max = PASSED_BYTES_MAX.min(self.budget.bytes_max() / 4);
+        let dropped: Vec<_> = std::iter::from_fn(|| blocks.pop_passed(bytes_max)).collect();
+        drop(blocks);
+        drop(dropped);
     }
 
     /// Drops what is cached of `range`, whole blocks at a time.

@@ -266,7 +266,10 @@ impl<R: Remote> FileSystem<R> {
         let opened = OpenVolume {
             volume,
             access,
-            readahead: Mutex::new(Readahead::new(self.shared.cache.bytes_max())),
+            readahead: Mutex::new(Readahead::new(
+                self.shared.cache.bytes_max(),
+                self.shared.remote.round_trip(),
+            )),
             failures_seen: AtomicU64::new(outcome.failures),
             fences: outcome.fences,
             lock_lost: AtomicBool::new(false),

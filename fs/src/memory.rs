@@ -13,7 +13,7 @@
 //! Without `memory=` the windows are those of the protocol, maps have a bound of their own, and the cache is what
 //! `cache=` says. Beyond the figure is the program itself: its text, its threads, what is known of names.
 
-use lacuna_transport::limits::{SEND_WINDOW_BYTES, SESSION_WINDOW_BYTES};
+use lacuna_transport::limits::{SEND_WINDOW_BYTES, SESSION_WINDOW_BYTES_MAX};
 use lacuna_transport::size;
 
 /// Default of `cache=`, where `memory=` is not given.
@@ -36,7 +36,7 @@ pub struct Division {
     pub cache_bytes: u64,
     /// Runs of extent maps held, all volumes together.
     pub map_runs_max: usize,
-    /// What the server may send ahead.
+    /// What the server may send ahead at most; on a short path it is less.
     pub receive_window_bytes: u32,
     /// What is kept until the server has acknowledged it.
     pub send_window_bytes: u64,
@@ -47,7 +47,7 @@ impl Default for Division {
         Self {
             cache_bytes: CACHE_BYTES_DEFAULT,
             map_runs_max: MAP_RUNS_DEFAULT,
-            receive_window_bytes: SESSION_WINDOW_BYTES,
+            receive_window_bytes: SESSION_WINDOW_BYTES_MAX,
             send_window_bytes: SEND_WINDOW_BYTES,
         }
     }
@@ -68,7 +68,7 @@ impl Division {
         if memory_bytes < MEMORY_BYTES_MIN {
             return Err(too_small("memory", memory_bytes, MEMORY_BYTES_MIN));
         }
-        let receive = (memory_bytes / 16).min(u64::from(SESSION_WINDOW_BYTES));
+        let receive = (memory_bytes / 16).min(u64::from(SESSION_WINDOW_BYTES_MAX));
         let send = (memory_bytes / 8).min(SEND_WINDOW_BYTES);
         let maps = memory_bytes / 8;
         let left = memory_bytes.saturating_sub(KERNEL_BYTES + receive + send + maps);
@@ -85,7 +85,7 @@ impl Division {
         Ok(Self {
             cache_bytes,
             map_runs_max: usize::try_from(maps / RUN_BYTES).unwrap_or(MAP_RUNS_DEFAULT),
-            receive_window_bytes: u32::try_from(receive).unwrap_or(SESSION_WINDOW_BYTES),
+            receive_window_bytes: u32::try_from(receive).unwrap_or(SESSION_WINDOW_BYTES_MAX),
             send_window_bytes: send,
         })
     }
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(Division::of(None, None), Ok(Division::default()));
         let large = Division::of(None, Some(1 << 40)).unwrap();
         assert_eq!(large.cache_bytes, 1 << 40);
-        assert_eq!(large.receive_window_bytes, SESSION_WINDOW_BYTES);
+        assert_eq!(large.receive_window_bytes, SESSION_WINDOW_BYTES_MAX);
     }
 
     #[test]

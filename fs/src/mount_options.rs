@@ -126,6 +126,7 @@ impl MountOptions {
             dirty_bytes_max: self.dirty_bytes.unwrap_or(settings.dirty_bytes_max),
             detect_zeroes: self.detect_zeroes,
             map_runs_max: self.memory.map_runs_max,
+            kernel_caches: true,
             ..settings
         }
     }

@@ -21,6 +21,7 @@ pub mod session;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
 use lacuna_transport::digest::{Hashing, UnitHash};
@@ -154,6 +155,9 @@ pub trait Remote: Send + Sync + 'static {
 
     /// The same without waiting; `None` while there is no session.
     fn boot_now(&self) -> Option<BootId>;
+
+    /// The least that the path to the server takes there and back, as it was when the session began; zero while there is none.
+    fn round_trip(&self) -> Duration;
 
     /// False while there is no session, or nothing is heard of the server. Never waits.
     fn is_reachable(&self) -> bool;

@@ -21,7 +21,7 @@
 
 use std::fmt;
 
-use lacuna_transport::limits::{HANDSHAKES_MAX, SESSION_WINDOW_BYTES, SESSIONS_MAX};
+use lacuna_transport::limits::{HANDSHAKES_MAX, SESSIONS_MAX};
 
 use crate::operations::shed::{UNIT_BYTES, UNITS_MAX};
 
@@ -135,15 +135,15 @@ pub fn default_bytes(machine_bytes: u64) -> u64 {
     (machine_bytes / MACHINE_SHARE).clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_DEFAULT)
 }
 
-/// The receive window of a new session, when windows of `free_bytes` of memory are left.
-pub fn window(free_bytes: u64) -> u64 {
+/// The receive window of a new session that could use `wanted_bytes`, when windows of `free_bytes` of memory are left.
+pub fn window(free_bytes: u64, wanted_bytes: u32) -> u64 {
     let share = free_bytes / WINDOW_SHARE * WINDOW_COST.1 / WINDOW_COST.0;
-    (WINDOW_BYTES_MIN + share).min(u64::from(SESSION_WINDOW_BYTES))
+    (WINDOW_BYTES_MIN + share).min(u64::from(wanted_bytes))
 }
 
 #[cfg(test)]
 mod tests {
-    use lacuna_transport::limits::LANES_MAX;
+    use lacuna_transport::limits::{LANES_MAX, SESSION_WINDOW_BYTES, SESSION_WINDOW_BYTES_MAX};
 
     use super::*;
 
@@ -183,16 +183,18 @@ mod tests {
     #[test]
     fn windows_shrink_with_their_number_and_stay_inside() {
         let division = Division::of(MEMORY_BYTES_DEFAULT).unwrap();
-        let mut free = division.windows_bytes;
-        for number in 0..division.sessions {
-            let window = window(free);
-            assert!(window >= WINDOW_BYTES_MIN);
-            assert!(number >= 4 || window >= 4 << 20, "{number}: {window}");
-            let cost = cost_of_window(window - WINDOW_BYTES_MIN);
-            free = free.checked_sub(cost).expect("inside");
+        for wanted in [SESSION_WINDOW_BYTES, SESSION_WINDOW_BYTES_MAX] {
+            let mut free = division.windows_bytes;
+            for number in 0..division.sessions {
+                let window = window(free, wanted);
+                assert!(window >= WINDOW_BYTES_MIN);
+                assert!(number >= 4 || window >= 4 << 20, "{number}: {window}");
+                let cost = cost_of_window(window - WINDOW_BYTES_MIN);
+                free = free.checked_sub(cost).expect("inside");
+            }
+            assert_eq!(window(u64::MAX / 8, wanted), u64::from(wanted));
+            assert_eq!(window(0, wanted), WINDOW_BYTES_MIN);
         }
-        assert_eq!(window(u64::MAX / 8), u64::from(SESSION_WINDOW_BYTES));
-        assert_eq!(window(0), WINDOW_BYTES_MIN);
     }
 
     #[test]

@@ -381,7 +381,7 @@ impl Server {
             live.entry = Some(entry.clone());
         }
         drop(slot);
-        let window = self.shared.window();
+        let window = self.shared.window(connection.min_rtt());
         endpoint::admit(&connection, window.bytes());
         tracing::info!(session = number, name = entry.name, %address, "client connected");
         let read_only = match entry.access {

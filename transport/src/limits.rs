@@ -74,8 +74,12 @@ pub const EVENT_QUEUE_MAX: usize = 4096;
 
 /// QUIC receive window of a stream: a whole read reply and some more is in flight.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// QUIC receive window of a session: bandwidth times delay of 2.5 Gbit/s at 100 ms.
+/// QUIC receive window of a session on a short path; larger ones overflow the socket buffers there.
 pub const SESSION_WINDOW_BYTES: u32 = 12 << 20;
+/// The same on a path of 120 ms and more.
+pub const SESSION_WINDOW_BYTES_MAX: u32 = 48 << 20;
+/// What windows and readahead are made for, in bytes a second: 2.5 Gbit/s.
+const PATH_BYTES_PER_SECOND: u64 = 312_500_000;
 /// QUIC receive window of a connection whose key was not found on the allow list yet: a hello fits.
 pub const UNADMITTED_WINDOW_BYTES: u32 = 32 << 10;
 /// Packets kept of a client that was not accepted yet: the rest of its first flight.
@@ -105,3 +109,32 @@ pub const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 pub const LANES_KEPT: u32 = 8;
 /// From the first to the last byte of one request, and for one write of a reply to make progress.
 pub const LANE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes that are under way on a path of this round trip, at the rate that windows are made for.
+pub fn path_bytes(round_trip: Duration) -> u64 {
+    let micros = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
+    micros.saturating_mul(PATH_BYTES_PER_SECOND) / 1_000_000
+}
+
+/// The receive window for a path of this round trip: with room for what is announced a little late.
+pub fn session_window_bytes(round_trip: Duration) -> u32 {
+    let wanted = path_bytes(round_trip).saturating_mul(5) / 4;
+    u32::try_from(wanted)
+        .unwrap_or(SESSION_WINDOW_BYTES_MAX)
+        .clamp(SESSION_WINDOW_BYTES, SESSION_WINDOW_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_follow_the_round_trip_within_their_bounds() {
+        let window = |millis| session_window_bytes(Duration::from_millis(millis));
+        assert_eq!(window(0), SESSION_WINDOW_BYTES);
+        assert_eq!(window(20), SESSION_WINDOW_BYTES);
+        assert_eq!(window(100), 39_062_500);
+        assert_eq!(window(1000), SESSION_WINDOW_BYTES_MAX);
+        assert_eq!(session_window_bytes(Duration::MAX), SESSION_WINDOW_BYTES_MAX);
+    }
+}

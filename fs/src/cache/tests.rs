@@ -122,3 +122,51 @@ async fn waiting_for_room_ends_when_a_share_comes_back_or_can_be_evicted() {
     assert_eq!(cache.bytes(), 2 * BLOCK_BYTES);
     drop(share);
 }
+
+/// Whether each of the first `count` blocks is there, without a look that counts.
+fn held(cache: &BlockCache, count: u64) -> Vec<u64> {
+    let blocks = cache.blocks.lock();
+    (0..count)
+        .filter(|number| blocks.by_age.peek(&(KEY, *number)).is_some())
+        .collect()
+}
+
+#[test]
+fn of_what_was_passed_by_a_part_stays_and_what_was_looked_for_again_does() {
+    // A quarter of the budget.
+    let kept = 4;
+    let cache = BlockCache::new(4 * kept * BLOCK_BYTES);
+    let block = |number: u64| range(number * BLOCK_BYTES, (number + 1) * BLOCK_BYTES);
+    for number in 0..10 {
+        fill(&cache, KEY, block(number));
+    }
+    for number in 0..4 {
+        cache.pass(KEY, block(number));
+    }
+    assert_eq!(
+        held(&cache, 10),
+        Vec::from_iter(0..10),
+        "not more than what stays"
+    );
+    assert!(
+        missing(&cache, KEY, range(4096, 8192)).is_empty(),
+        "looked for again"
+    );
+    for number in 4..8 {
+        cache.pass(KEY, block(number));
+    }
+    assert_eq!(
+        held(&cache, 10),
+        [0, 4, 5, 6, 7, 8, 9],
+        "the oldest that were passed are gone"
+    );
+    assert_eq!(cache.bytes(), 7 * BLOCK_BYTES, "with their share of the budget");
+    // Passed once more it counts anew, and what is gone does not count.
+    cache.pass(KEY, block(0));
+    assert_eq!(held(&cache, 10), [0, 5, 6, 7, 8, 9]);
+    cache.pass(KEY, range(0, 100 * BLOCK_BYTES));
+    assert_eq!(held(&cache, 10), [0, 7, 8, 9]);
+    cache.remove(KEY, block(7));
+    cache.pass(KEY, block(9));
+    assert_eq!(held(&cache, 10), [0, 8, 9]);
+}

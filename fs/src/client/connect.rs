@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lacuna_transport::id::InstanceId;
+use lacuna_transport::limits::SESSION_WINDOW_BYTES;
 use lacuna_transport::quic::busy_poll::BusyPoll;
 use lacuna_transport::quic::endpoint;
 use lacuna_transport::quic::identity::KeyId;
@@ -38,7 +39,8 @@ pub async fn connect(
     let unknown = format!("cannot find the host '{}': check the name", location.host);
     let mut failure = Error::new(ErrorKind::Disconnected, unknown);
     for address in addresses {
-        let (receive, send) = (memory.receive_window_bytes, memory.send_window_bytes);
+        let receive = memory.receive_window_bytes.min(SESSION_WINDOW_BYTES);
+        let send = memory.send_window_bytes;
         let (client, shown) = endpoint::client_config_within(&identity, pin, receive, send);
         let target = Target {
             instance,
@@ -49,6 +51,7 @@ pub async fn connect(
             own_key: identity.id(),
             compress,
             client,
+            receive_window_bytes_max: memory.receive_window_bytes,
             shown,
             is_known: true,
             busy_poll: BusyPoll::default(),

@@ -503,6 +503,10 @@ impl Remote for MemoryRemote {
         self.is_reachable().then(|| self.state.lock().boot())
     }
 
+    fn round_trip(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn is_reachable(&self) -> bool {
         !*self.cut.borrow()
     }

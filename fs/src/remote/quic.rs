@@ -425,6 +425,13 @@ impl Remote for QuicRemote {
         }
     }
 
+    fn round_trip(&self) -> Duration {
+        match self.link.state() {
+            LinkState::Connected(session) => session.round_trip,
+            LinkState::Down(..) | LinkState::Closed => Duration::ZERO,
+        }
+    }
+
     fn is_reachable(&self) -> bool {
         self.link.is_reachable()
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lacuna_transport::compression::probe::Probe;
 use lacuna_transport::id::{InstanceId, RequestId};
-use lacuna_transport::limits::{HELLO_TIMEOUT, IDLE_TIMEOUT};
+use lacuna_transport::limits::{HELLO_TIMEOUT, IDLE_TIMEOUT, session_window_bytes};
 use lacuna_transport::quic::busy_poll::BusyPoll;
 use lacuna_transport::quic::close::CloseCode;
 use lacuna_transport::quic::frames::{self, FrameError, Traffic};
@@ -21,7 +21,7 @@ use lacuna_transport::wire::event;
 use lacuna_transport::wire::frame::{Code, Kind, Sender};
 use lacuna_transport::wire::message::{self, Hello, Message, Welcome};
 use lacuna_transport::wire::{VERSION, WireError};
-use quinn::{ConnectionError, RecvStream, SendStream};
+use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
 use super::backoff::ATTEMPT_MAX;
@@ -52,6 +52,8 @@ pub struct Target {
     /// How payloads are packed, if the server can.
     pub compress: Compress,
     pub client: quinn::ClientConfig,
+    /// The receive window follows the round trip up to this.
+    pub receive_window_bytes_max: u32,
     pub shown: ShownKey,
     /// The host's network knows name and address: the name may be looked up again, and a closed port says so.
     pub is_known: bool,
@@ -96,6 +98,8 @@ pub struct Session {
     /// Counts the sessions of this process; handles belong to one.
     pub number: u64,
     pub welcome: Welcome,
+    /// The least of the path when the session began.
+    pub round_trip: Duration,
     connection: quinn::Connection,
     lanes: Lanes,
     /// How payloads may be packed in this session, both ways.
@@ -188,12 +192,16 @@ impl Session {
         };
         given_up.0 = None;
         tracing::debug!(server = %target.name, agent = %welcome.agent, session = welcome.session, "connected");
+        let round_trip = connection.min_rtt();
+        let window = session_window_bytes(round_trip).min(target.receive_window_bytes_max);
+        connection.set_receive_window(VarInt::from_u32(window));
         let lanes = Lanes::new(connection.clone(), target.busy_poll.clone());
         let offer = target.compress.offer();
         let offer = offer.and_then(|offer| offer.within(welcome.features));
         Ok(Self {
             number,
             welcome,
+            round_trip,
             connection,
             lanes,
             offer,

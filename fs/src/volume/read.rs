@@ -407,7 +407,12 @@ impl<R: Remote> Volume<R> {
         let data_between = |gap: ByteRange| has_data_before(map.seek_data(gap.start()), gap.end());
         let data_runs = map.known(read).filter(|(_, known)| *known == Known::Data);
         let data_bytes = data_runs.map(|(run, _)| run.len()).sum();
-        let Some(prefetch) = readahead.on_read(read, data_bytes, data_between) else {
+        let wanted = readahead.on_read(read, data_bytes, data_between);
+        let passed = readahead.passed().filter(|_| self.shared.kernel_caches);
+        if let Some(passed) = passed {
+            self.shared.cache.pass(self.key, passed);
+        }
+        let Some(prefetch) = wanted else {
             return;
         };
         let Some(rest) = ByteRange::new(prefetch.from, state.attr.size) else {

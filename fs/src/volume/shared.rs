@@ -48,6 +48,8 @@ pub struct Settings {
     pub detect_zeroes: DetectZeroes,
     /// Runs of extent maps held, all volumes together.
     pub map_runs_max: usize,
+    /// What is read through the cache is kept by the kernel, too.
+    pub kernel_caches: bool,
 }
 
 impl Settings {
@@ -59,6 +61,7 @@ impl Settings {
             deadline,
             detect_zeroes: DetectZeroes::Off,
             map_runs_max: Division::default().map_runs_max,
+            kernel_caches: false,
         }
     }
 }
@@ -107,6 +110,8 @@ pub struct Shared<R: Remote> {
     pub waiting: Waiting,
     pub deadline: Option<Duration>,
     pub detect_zeroes: DetectZeroes,
+    /// See [`Settings::kernel_caches`].
+    pub(super) kernel_caches: bool,
     /// Runs of the extent maps of all volumes.
     pub map_runs: MapRuns,
     /// Pages that reads which wait may pin at once: half of the budget. What a read has gathered stays
@@ -147,6 +152,7 @@ impl<R: Remote> Shared<R> {
             waiting: Waiting::default(),
             deadline: settings.deadline,
             detect_zeroes: settings.detect_zeroes,
+            kernel_caches: settings.kernel_caches,
             map_runs: MapRuns::new(settings.map_runs_max),
             keys: AtomicU64::new(0),
             closing: AtomicBool::new(false),

@@ -1,7 +1,9 @@
 //! What the sessions share, each pool in fair turns between clients.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use lacuna_transport::limits::session_window_bytes;
 use lacuna_transport::quic::identity::KeyId;
 use parking_lot::Mutex;
 
@@ -49,10 +51,10 @@ impl Shared {
         }
     }
 
-    /// A receive window for a new session.
-    pub(crate) fn window(&self) -> Window<'_> {
+    /// A receive window for a new session on a path of this round trip.
+    pub(crate) fn window(&self, round_trip: Duration) -> Window<'_> {
         let mut free = self.windows.lock();
-        let bytes = memory::window(*free);
+        let bytes = memory::window(*free, session_window_bytes(round_trip));
         let cost = memory::cost_of_window(bytes.saturating_sub(memory::WINDOW_BYTES_MIN)).min(*free);
         *free -= cost;
         Window {
@@ -96,11 +98,11 @@ mod tests {
     fn windows_come_back() {
         let division = Division::of(memory::MEMORY_BYTES_MIN).unwrap();
         let shared = Shared::new(&division);
-        let first = shared.window().bytes();
-        let many: Vec<_> = (0..100).map(|_| shared.window()).collect();
+        let first = shared.window(Duration::ZERO).bytes();
+        let many: Vec<_> = (0..100).map(|_| shared.window(Duration::ZERO)).collect();
         assert!(many[99].bytes() < first);
         assert!(many.iter().map(|window| window.cost).sum::<u64>() <= division.windows_bytes);
         drop(many);
-        assert_eq!(shared.window().bytes(), first);
+        assert_eq!(shared.window(Duration::ZERO).bytes(), first);
     }
 }

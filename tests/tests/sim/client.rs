@@ -14,6 +14,7 @@ use lacuna::remote::quic::QuicRemote;
 use lacuna::remote::session::Target;
 use lacuna::volume::shared::Settings;
 use lacuna_transport::id::InstanceId;
+use lacuna_transport::limits::SESSION_WINDOW_BYTES;
 use lacuna_transport::path::NodePath;
 use lacuna_transport::quic::busy_poll::BusyPoll;
 use lacuna_transport::quic::endpoint;
@@ -79,6 +80,7 @@ impl Client {
             is_known: false,
             // Simulated time would stand still.
             busy_poll: BusyPoll::default(),
+            receive_window_bytes_max: SESSION_WINDOW_BYTES,
             patience: Some(person.deadline),
         };
         let (link, events) = Link::open(endpoint, target).await?;

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use lacuna_transport::attr::{NodeKind, Timestamp};
 use lacuna_transport::compression::Contexts;
 use lacuna_transport::id::InstanceId;
+use lacuna_transport::limits::SESSION_WINDOW_BYTES;
 use lacuna_transport::quic::busy_poll::BusyPoll;
 use lacuna_transport::quic::frames::{self, Traffic};
 use lacuna_transport::quic::identity::Identity;
@@ -170,6 +171,7 @@ async fn open_volume(peer: &Arc<Peer>, compress: Compress) -> (QuicRemote, QuicV
         shown,
         is_known: true,
         busy_poll: BusyPoll::default(),
+        receive_window_bytes_max: SESSION_WINDOW_BYTES,
         patience: None,
     };
     let (link, _events) = Link::open(endpoint::client(address).unwrap(), target)

@@ -45,6 +45,7 @@ fn target(address: SocketAddr, pin: KeyId) -> Target {
         shown,
         is_known: true,
         busy_poll: BusyPoll::default(),
+        receive_window_bytes_max: lacuna_transport::limits::SESSION_WINDOW_BYTES,
         patience: None,
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lacuna_transport::attr::{Attr, NodeKind, Timestamp};
 use lacuna_transport::digest::Hashing;
 use lacuna_transport::id::{BootId, Handle, InstanceId, NodeId};
+use lacuna_transport::limits::SESSION_WINDOW_BYTES;
 use lacuna_transport::path::NodePath;
 use lacuna_transport::quic::busy_poll::BusyPoll;
 use lacuna_transport::quic::endpoint;
@@ -155,6 +156,7 @@ async fn ask(
         shown,
         is_known: true,
         busy_poll: BusyPoll::default(),
+        receive_window_bytes_max: SESSION_WINDOW_BYTES,
         patience: None,
     };
     let (link, _events) = Link::open(endpoint::client(address).unwrap(), target)
