@@ -17,7 +17,7 @@
 #   --json     every single measurement with its unit, the medians, and what the machine is
 #   --plots    draws them
 #
-# Rounds are interleaved, each row has a fresh mount, the server's page cache is warm, and the table shows
+# Rounds are interleaved and begin with one system after the other, each row has a fresh mount, the server's page cache is warm, and the table shows
 # medians with their spread. The full run needs 30 GiB of disk for a while: some copies lose their holes.
 set -euo pipefail
 export RUST_BACKTRACE=0
@@ -218,12 +218,18 @@ record_cpu() {
     record "processor time of both daemons, $title" s/GiB "$system" "$round" "$sum"
 }
 
+# rotated ROUND "A B C": the same from another one on in each round. Who comes first may find other memory than the next.
+rotated() {
+    tr ' ' '\n' <<<"$2 $2" | awk -v round="$1" 'NF { name[count++] = $1 }
+        END { half = count / 2; for (i = 0; i < half; i++) print name[(round - 1) % half + i] }'
+}
+
 measure_row() {
     local round=$1 name volume unit where title system
     IFS='|' read -r name volume unit where title <<<"$2"
     [ -z "$wanted" ] || [[ " $wanted " == *" $name "* ]] || return 0
     [ "$condition" = local ] || [ "$where" = all ] || return 0
-    for system in $condition_systems; do
+    for system in $(rotated "$round" "$condition_systems"); do
         can "$system" "$name" || continue
         measure_cell "$name" "$volume" "$system"
         record "$title" "$unit" "$system" "$round" "$figure"
@@ -282,6 +288,8 @@ measure_condition() {
 note_facts
 say "making volumes ($size)"
 "$bin/measure" make "$volumes" "$size"
+# What is still to be written would be written while the first rows are measured.
+sync -f "$volumes"
 number=0
 for condition in "${conditions[@]}"; do
     number=$((number + 1))
