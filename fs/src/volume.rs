@@ -32,7 +32,7 @@ pub mod write;
 pub mod write_back;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lacuna_transport::attr::{Attr, NodeKind};
 use lacuna_transport::id::{BootId, Generation, NodeId};
@@ -43,7 +43,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use self::flight::Flight;
+use self::flight::{Flight, Landing};
 use self::shared::MapRuns;
 pub use self::shared::Shared;
 use self::void::Carried;
@@ -110,6 +110,10 @@ pub struct Volume<R: Remote> {
     opening: tokio::sync::Mutex<()>,
     /// Fetches of this volume under way: one that hangs at the server leaves lanes to the others.
     fetches: Semaphore,
+    /// Flights that were started and did not land.
+    aloft: AtomicUsize,
+    /// Small flights that leave together in a moment.
+    leaving: Mutex<Vec<Landing<R>>>,
     /// Held while a single page of the map is fetched.
     map_fetch: tokio::sync::Mutex<()>,
     /// Writes pass together; a change that waits for the server passes alone.
@@ -248,6 +252,8 @@ impl<R: Remote> Volume<R> {
             bound: Mutex::new(None),
             opening: tokio::sync::Mutex::new(()),
             fetches: Semaphore::new(FETCHES_MAX),
+            aloft: AtomicUsize::new(0),
+            leaving: Mutex::default(),
             map_fetch: tokio::sync::Mutex::new(()),
             gate: tokio::sync::RwLock::new(()),
             settling: tokio::sync::Mutex::new(()),

@@ -158,6 +158,9 @@ pub trait OpenVolume: Debug + Send + Sync + 'static {
     /// how many bytes that is. `buffer.len()` means done, zeros beyond the end included.
     fn read_cached(&self, buffer: &mut [u8], offset: u64) -> Result<usize>;
 
+    /// All of these will be read soon, so that storage can look for one while it brings another. Only a hint.
+    fn will_read(&self, _ranges: &[ByteRange]) {}
+
     /// The extents from `range.start()` on, without gaps, neighbours of different kind, cut at
     /// `range.end()` and at the volume's end; at most `runs_max` of them, so that they may end
     /// earlier. Empty if `range` starts at or beyond the end.

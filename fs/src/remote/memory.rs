@@ -52,6 +52,8 @@ struct State {
     lacks: Features,
     /// Changes that begin below it are too late.
     refuse_below: u64,
+    /// Reads that touch this byte fail.
+    damaged: Option<u64>,
     /// Somebody else writes to all volumes.
     held: bool,
 }
@@ -189,6 +191,11 @@ impl MemoryRemote {
     /// Refuses changes that begin below `offset`, for good, as a stream does.
     pub fn refuse_below(&self, offset: u64) {
         self.state.lock().refuse_below = offset;
+    }
+
+    /// From now on reads that touch this byte fail.
+    pub fn damage(&self, offset: u64) {
+        self.state.lock().damaged = Some(offset);
     }
 
     /// Gives the write lease of a volume to somebody else, who is done with it already.
@@ -401,6 +408,11 @@ impl Remote for MemoryRemote {
     ) -> Result<(Generation, Vec<Box<[u8]>>)> {
         self.reached().await;
         tokio::task::yield_now().await;
+        let damaged = self.state.lock().damaged;
+        if damaged.is_some_and(|offset| ranges.iter().any(|range| range.contains(offset))) {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            return Err(Error::new(ErrorKind::Io, "a bad block"));
+        }
         self.ask(volume.id, |_, content| {
             let bytes = ranges
                 .iter()

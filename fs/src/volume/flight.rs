@@ -1,4 +1,7 @@
 //! Fetches under way, shared by all who wait for the same bytes.
+//!
+//! Small ones that begin while others are under way leave together, as one wire read: when many read at
+//! random at once, a request of the wire costs more than the bytes. None waits for others to come.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +28,11 @@ pub struct Landed {
 /// How long a fetch may take that nobody waits for, or whose waiters have no deadline of their own.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A flight of at most so many bytes leaves together with others.
+const SMALL_BYTES: u64 = 32 << 10;
+/// Flights that leave together have at most so many bytes: the first does not wait long for the last.
+const TOGETHER_BYTES_MAX: u64 = 256 << 10;
+
 type Outcome = Option<Result<Arc<Landed>>>;
 
 /// One wire read under way.
@@ -45,7 +53,7 @@ impl Flight {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.ranges.iter().map(|range| range.len()).sum()
+        bytes_of(&self.ranges)
     }
 
     /// The ranges this flight brings, in order.
@@ -104,54 +112,115 @@ pub(super) fn plan_flights(ranges: Vec<ByteRange>) -> Vec<Arc<Flight>> {
 impl<R: Remote> Volume<R> {
     /// Starts a flight; `share` is its room if that was taken before.
     pub(super) fn start(self: &Arc<Self>, flight: Arc<Flight>, share: Option<Reservation>) {
+        let is_first = self.aloft.load(Ordering::Relaxed) == 0;
+        let landing = Landing::of(self, flight);
+        if share.is_some() || is_first || landing.flight.bytes() > SMALL_BYTES {
+            let volume = Arc::clone(self);
+            tokio::spawn(async move { volume.fly(landing, share).await });
+            return;
+        }
+        let mut leaving = self.leaving.lock();
+        leaving.push(landing);
+        if leaving.len() > 1 {
+            return;
+        }
+        drop(leaving);
         let volume = Arc::clone(self);
         tokio::spawn(async move {
-            let mut landing = Landing {
-                volume: &volume,
-                flight: &flight,
-                outcome: None,
-            };
-            // It holds a lane and room in the cache: it ends, whoever waits for it.
-            let limit = volume.shared.deadline.unwrap_or(FETCH_TIMEOUT);
-            let fetched = tokio::time::timeout(limit, volume.fetch(&flight, share)).await;
-            landing.outcome = Some(fetched.unwrap_or_else(|_| {
-                let text = format!("{}: no data within {} s", volume.path(), limit.as_secs());
-                Err(Error::new(ErrorKind::TimedOut, text))
-            }));
+            // Behind all that can go on now, among it those who are about to start a flight.
+            tokio::task::yield_now().await;
+            volume.leave();
         });
     }
 
+    /// Starts those that leave together.
+    fn leave(self: &Arc<Self>) {
+        let leaving = std::mem::take(&mut *self.leaving.lock());
+        for landings in together(leaving) {
+            let volume = Arc::clone(self);
+            tokio::spawn(async move { volume.fly_together(landings).await });
+        }
+    }
+
+    async fn fly(self: &Arc<Self>, mut landing: Landing<R>, share: Option<Reservation>) {
+        let fetched = self.fetch_in_time(&landing.flight.ranges, share).await;
+        landing.outcome = Some(fetched.map(Arc::new));
+    }
+
+    /// Small flights as one wire read. If it fails each is tried alone: most of the bytes may be well.
+    async fn fly_together(self: &Arc<Self>, mut landings: Vec<Landing<R>>) {
+        if landings.len() > 1 {
+            let ranges = landings.iter().flat_map(|landing| &landing.flight.ranges);
+            let fetched = self
+                .fetch_in_time(&ranges.copied().collect::<Vec<_>>(), None)
+                .await;
+            match fetched {
+                Ok(Landed { fragments, base }) => {
+                    let mut fragments = fragments.into_iter();
+                    for landing in &mut landings {
+                        let parts = landing.flight.ranges.iter().copied().flat_map(blocks_of);
+                        let fragments = fragments.by_ref().take(parts.count()).collect();
+                        landing.outcome = Some(Ok(Arc::new(Landed { fragments, base })));
+                    }
+                    return;
+                }
+                Err(error) if error.kind() == ErrorKind::TimedOut => {
+                    for landing in &mut landings {
+                        landing.outcome = Some(Err(error.clone()));
+                    }
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+        for landing in landings {
+            let volume = Arc::clone(self);
+            tokio::spawn(async move { volume.fly(landing, None).await });
+        }
+    }
+
+    /// It holds a lane and room in the cache: it ends, whoever waits for it.
+    async fn fetch_in_time(&self, ranges: &[ByteRange], share: Option<Reservation>) -> Result<Landed> {
+        let limit = self.shared.deadline.unwrap_or(FETCH_TIMEOUT);
+        let fetched = tokio::time::timeout(limit, self.fetch(ranges, share)).await;
+        fetched.unwrap_or_else(|_| {
+            let text = format!("{}: no data within {} s", self.path(), limit.as_secs());
+            Err(Error::new(ErrorKind::TimedOut, text))
+        })
+    }
+
     /// Fetches without telling anyone: for O_DIRECT.
-    pub(super) async fn fetch_uncached(self: &Arc<Self>, ranges: Vec<ByteRange>) -> Result<Vec<Arc<Landed>>> {
+    pub(super) async fn fetch_uncached(self: &Arc<Self>, ranges: Vec<ByteRange>) -> Result<Vec<Landed>> {
         let mut landed = Vec::new();
-        for flight in plan_flights(ranges) {
-            landed.push(self.fetch(&flight, None).await?);
+        for ranges in group(ranges) {
+            landed.push(self.fetch(&ranges, None).await?);
         }
         Ok(landed)
     }
 
-    async fn fetch(&self, flight: &Flight, share: Option<Reservation>) -> Result<Arc<Landed>> {
+    /// One wire read.
+    async fn fetch(&self, ranges: &[ByteRange], share: Option<Reservation>) -> Result<Landed> {
         let mut share = match share {
             Some(share) => share,
-            None => self.shared.cache.reserve(room_for(flight.ranges())).await,
+            None => self.shared.cache.reserve(room_for(ranges)).await,
         };
         let ended = |_| Error::new(ErrorKind::Internal, "the mount has ended");
         let _slot = self.fetches.acquire().await.map_err(ended)?;
         let bound = self.bound()?;
-        let parts: Vec<ByteRange> = flight.ranges.iter().copied().flat_map(blocks_of).collect();
+        let parts: Vec<ByteRange> = ranges.iter().copied().flat_map(blocks_of).collect();
         let len = |part: &ByteRange| usize::try_from(part.len()).expect("within a block");
         let lengths: Vec<usize> = parts.iter().map(len).collect();
-        let reading = self.shared.remote.read(&bound, flight.ranges.clone(), &lengths);
+        let reading = self.shared.remote.read(&bound, ranges.to_vec(), &lengths);
         let (base, buffers) = reading.await?;
-        self.shared.counters.fetched_bytes.add(flight.bytes());
+        self.shared.counters.fetched_bytes.add(bytes_of(ranges));
         let fragments = parts.into_iter().zip(buffers).map(|(part, data)| {
             let share = share.split(part.len()).expect("room was made for every part");
             Arc::new(Fragment::new(part, data, share))
         });
-        Ok(Arc::new(Landed {
+        Ok(Landed {
             fragments: fragments.collect(),
             base,
-        }))
+        })
     }
 
     /// Caches what landed, if it still is what the volume is, and lets the waiters go on.
@@ -187,18 +256,52 @@ impl<R: Remote> Volume<R> {
 }
 
 /// Lands a flight whatever happens to its task.
-struct Landing<'a, R: Remote> {
-    volume: &'a Arc<Volume<R>>,
-    flight: &'a Arc<Flight>,
-    outcome: Option<Result<Arc<Landed>>>,
+pub(super) struct Landing<R: Remote> {
+    volume: Arc<Volume<R>>,
+    flight: Arc<Flight>,
+    outcome: Outcome,
 }
 
-impl<R: Remote> Drop for Landing<'_, R> {
+impl<R: Remote> Landing<R> {
+    fn of(volume: &Arc<Volume<R>>, flight: Arc<Flight>) -> Self {
+        volume.aloft.fetch_add(1, Ordering::Relaxed);
+        Self {
+            volume: Arc::clone(volume),
+            flight,
+            outcome: None,
+        }
+    }
+}
+
+impl<R: Remote> Drop for Landing<R> {
     fn drop(&mut self) {
         let dropped = || Err(Error::new(ErrorKind::Internal, "a fetch was dropped"));
+        self.volume.aloft.fetch_sub(1, Ordering::Relaxed);
         self.volume
-            .land(self.flight, self.outcome.take().unwrap_or_else(dropped));
+            .land(&self.flight, self.outcome.take().unwrap_or_else(dropped));
     }
+}
+
+/// Splits small flights into wire reads, in order.
+fn together<R: Remote>(leaving: Vec<Landing<R>>) -> Vec<Vec<Landing<R>>> {
+    let mut groups: Vec<Vec<Landing<R>>> = Vec::new();
+    let (mut bytes, mut ranges) = (0, 0);
+    for landing in leaving {
+        bytes += landing.flight.bytes();
+        ranges += landing.flight.ranges.len();
+        match groups.last_mut() {
+            Some(group) if bytes <= TOGETHER_BYTES_MAX && ranges <= READ_RANGES_MAX => group.push(landing),
+            _ => {
+                (bytes, ranges) = (landing.flight.bytes(), landing.flight.ranges.len());
+                groups.push(vec![landing]);
+            }
+        }
+    }
+    groups
+}
+
+fn bytes_of(ranges: &[ByteRange]) -> u64 {
+    ranges.iter().map(|range| range.len()).sum()
 }
 
 /// Room for the parts of ranges, each in whole pages.

@@ -235,6 +235,81 @@ async fn errors_reach_every_reader_and_pass() {
     );
 }
 
+/// Reads `pages` pages of 4 KiB, each far from the last, all at once; the results in order.
+async fn read_pages_at_once(
+    fs: &Arc<FileSystem<MemoryRemote>>,
+    open: OpenId,
+    pages: u64,
+) -> Vec<Result<Vec<u8>, ErrorKind>> {
+    let readers: Vec<_> = (0..pages)
+        .map(|page| {
+            let fs = Arc::clone(fs);
+            tokio::spawn(async move {
+                let read = fs.read(open, at(page << 20, 4096)).await;
+                read.map(|read| read.with_slice(<[u8]>::to_vec))
+                    .map_err(|error| error.kind())
+            })
+        })
+        .collect();
+    let mut results = Vec::new();
+    for reader in readers {
+        results.push(reader.await.unwrap());
+    }
+    results
+}
+
+/// A volume in which each MiB is data of its own number.
+async fn numbered(pages: u64) -> (MemoryRemote, Arc<FileSystem<MemoryRemote>>, OpenId) {
+    let (remote, fs, open) = opened(0, |content| {
+        for page in 0..pages {
+            content.write(at(page << 20, 1 << 20), page as u8);
+        }
+    })
+    .await;
+    fs.seek(open, 0, Whence::Hole).await.unwrap();
+    settle(&fs).await;
+    (remote, fs, open)
+}
+
+#[tokio::test]
+async fn many_small_reads_at_once_are_few_requests() {
+    let (remote, fs, open) = numbered(32).await;
+    let before = remote.requests();
+    let results = read_pages_at_once(&fs, open, 32).await;
+    for (page, result) in results.into_iter().enumerate() {
+        assert_eq!(result, Ok(vec![page as u8; 4096]));
+    }
+    let requests = remote.requests() - before;
+    assert!(
+        requests <= 3,
+        "{requests} requests: the first alone, then all others"
+    );
+    assert_eq!(remote.read_bytes(), 32 * 4096);
+    settle(&fs).await;
+    assert_eq!(fs.shared().cache.bytes(), 32 * 4096);
+}
+
+#[tokio::test]
+async fn of_small_reads_that_leave_together_only_the_bad_one_fails() {
+    let (remote, fs, open) = numbered(8).await;
+    remote.damage((5 << 20) + 17);
+    let results = read_pages_at_once(&fs, open, 8).await;
+    for (page, result) in results.into_iter().enumerate() {
+        let expected = if page == 5 {
+            Err(ErrorKind::Io)
+        } else {
+            Ok(vec![page as u8; 4096])
+        };
+        assert_eq!(result, expected, "page {page}");
+    }
+    settle(&fs).await;
+    assert_eq!(
+        fs.shared().cache.bytes(),
+        7 * 4096,
+        "each gave back what it did not need"
+    );
+}
+
 #[tokio::test]
 async fn direct_reads_leave_nothing_in_the_cache() {
     let (remote, fs, open) = opened(65536, |content| content.write(at(4096, 8192), 6)).await;

@@ -2,10 +2,12 @@
 //! interrupted. Files and block devices have these calls in common.
 
 use std::io::IoSliceMut;
+use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lacuna_transport::range::ByteRange;
+use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 /// Zeros written at once.
@@ -78,6 +80,18 @@ impl CachedReads {
             }
         }
         Ok(filled)
+    }
+}
+
+/// Asks storage for all of these at once; what is in memory costs little. A hint: whether it is heard shows when they are read.
+pub(super) fn will_read(file: BorrowedFd<'_>, ranges: &[ByteRange]) {
+    for range in ranges {
+        let Some(len) = NonZeroU64::new(range.len()) else {
+            continue;
+        };
+        if rustix::fs::fadvise(file, range.start(), Some(len), Advice::WillNeed).is_err() {
+            return;
+        }
     }
 }
 

@@ -113,6 +113,9 @@ fn finish(node: &Arc<OpenNode>, request: &ReadRequest, begun: Partial) -> Result
         mut filled,
         mut base,
     } = begun;
+    if let [_, rest @ ..] = request.ranges() {
+        node.volume().will_read(rest);
+    }
     let mut attempt = 1;
     loop {
         let mut at = 0;

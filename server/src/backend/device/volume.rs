@@ -265,6 +265,10 @@ impl OpenVolume for DeviceVolume {
         cached.map_err(|errno| self.failed("read", errno))
     }
 
+    fn will_read(&self, ranges: &[ByteRange]) {
+        descriptor::will_read(self.file.as_fd(), ranges);
+    }
+
     fn extents(&self, range: ByteRange, runs_max: usize) -> Result<Vec<Extent>> {
         Ok(self.zeros.lock().extents(range, runs_max))
     }

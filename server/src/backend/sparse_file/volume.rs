@@ -92,6 +92,10 @@ impl OpenVolume for SparseVolume {
         cached.map_err(|errno| self.failed("read", errno))
     }
 
+    fn will_read(&self, ranges: &[ByteRange]) {
+        descriptor::will_read(self.file.as_fd(), ranges);
+    }
+
     fn extents(&self, range: ByteRange, runs_max: usize) -> Result<Vec<Extent>> {
         extents::walk(&self.file.as_fd(), range, runs_max).map_err(|errno| self.failed("map", errno))
     }
