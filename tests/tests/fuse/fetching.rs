@@ -132,8 +132,10 @@ fn the_cache_keeps_its_budget() -> Result<()> {
     let rig = Rig::filled_with(&["cache=16M"], dense(size))?;
     assert_eq!(rig.mount.status()?.cache_bytes_max, budget);
     let (original, volume) = (File::open(rig.original("volume"))?, rig.mount.open("volume")?);
-    for step in 0..32 {
-        compare::same_range(&original, &volume, step * 8 * MIB, (step + 1) * 8 * MIB)?;
+    // Here and there: of what is read in order little is kept.
+    for step in 0..512 {
+        let at = step * 197 % 512 * 512 * KIB;
+        compare::same_range(&original, &volume, at, at + 512 * KIB)?;
         let status = rig.mount.status()?;
         ensure!(
             status.cache_bytes <= budget,
@@ -152,6 +154,73 @@ fn the_cache_keeps_its_budget() -> Result<()> {
         "only {} bytes are cached",
         status.cache_bytes
     );
+    Ok(())
+}
+
+/// What is read in order the kernel has; of the rest nothing is pushed out.
+#[test]
+fn a_scan_leaves_little_in_the_cache_and_pushes_nothing_out() -> Result<()> {
+    let (size, scanned) = (128 * MIB, 16 * MIB);
+    let rig = Rig::filled_with(&["cache=64M"], dense(size))?;
+    let (original, volume) = (File::open(rig.original("volume"))?, rig.mount.open("volume")?);
+    // Read here and there, through a handle of its own.
+    let others: Vec<u64> = (1..=12).rev().map(|i| i * MIB + 64 * KIB).collect();
+    let read_others = || {
+        let volume = rig.mount.open("volume")?;
+        fadvise(&volume, 0, None, Advice::Random)?;
+        others
+            .iter()
+            .try_for_each(|at| compare::same_range(&original, &volume, *at, at + 4 * KIB))
+    };
+    read_others()?;
+    compare::same_range(&original, &volume, scanned, size)?;
+    let status = rig.mount.settled()?;
+    ensure!(
+        status.cache_bytes <= 28 * MIB,
+        "{} bytes are cached: a quarter of the budget, and readahead, were expected",
+        status.cache_bytes
+    );
+    fadvise(&volume, 0, None, Advice::DontNeed)?;
+    read_others()?;
+    let again = rig.mount.settled()?;
+    assert_eq!(again.fetched_bytes, status.fetched_bytes);
+    Ok(())
+}
+
+/// Sixteen readers at once at different places: most of their reads share a request with others.
+#[test]
+fn small_reads_at_once_share_requests() -> Result<()> {
+    const READERS: u64 = 16;
+    const READS: u64 = 200;
+    let rig = Rig::filled(dense(256 * MIB))?;
+    let volume = rig.mount.open("volume")?;
+    fadvise(&volume, 0, None, Advice::Random)?;
+    let before = rig.mount.settled()?;
+    let original = File::open(rig.original("volume"))?;
+    let (original, volume) = (&original, &volume);
+    thread::scope(|scope| {
+        let read = |reader: u64| {
+            let mut random = Random::new(reader);
+            (0..READS).try_for_each(|_| {
+                // Each of its own 16 MiB.
+                let at = reader * 16 * MIB + random.below(4096) * 4 * KIB;
+                compare::same_range(original, volume, at, at + 4 * KIB)
+            })
+        };
+        let readers: Vec<_> = (0..READERS)
+            .map(|reader| scope.spawn(move || read(reader)))
+            .collect();
+        readers
+            .into_iter()
+            .try_for_each(|reader| reader.join().map_err(|_| anyhow!("a reader panicked"))?)
+    })?;
+    let after = rig.mount.settled()?;
+    let (fetched, requests) = (
+        (after.fetched_bytes - before.fetched_bytes) / (4 * KIB),
+        after.requests_sent - before.requests_sent,
+    );
+    ensure!(fetched > READERS * READS / 2, "only {fetched} pages were fetched");
+    ensure!(requests < fetched, "{requests} requests for {fetched} pages");
     Ok(())
 }
 
