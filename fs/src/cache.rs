@@ -5,7 +5,7 @@
 //! budget and gives it back when the last reader lets go of it: what is in the cache, on the way from
 //! the server, or being copied out, is all counted.
 //!
-//! What a reader has passed by in order is dropped after [`PASSED_BYTES_MAX`] of it, if the kernel has it in its page cache: a long
+//! What a reader has passed by in order is dropped after 32 MiB of it, if the kernel has it in its page cache: a long
 //! scan does not push out what is read again and again, and goes through memory that is in use already.
 //!
 //! Left out on purpose: who fetches what (see `volume`), dirty data, and any knowledge of holes.

@@ -76,8 +76,8 @@ pub const EVENT_QUEUE_MAX: usize = 4096;
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// QUIC receive window of a session on a short path; larger ones overflow the socket buffers there.
 pub const SESSION_WINDOW_BYTES: u32 = 12 << 20;
-/// The same on a path of 120 ms and more.
-pub const SESSION_WINDOW_BYTES_MAX: u32 = 48 << 20;
+/// The same on a path of 80 ms and more: no side sends more than that ahead.
+pub const SESSION_WINDOW_BYTES_MAX: u32 = 32 << 20;
 /// What windows and readahead are made for, in bytes a second: 2.5 Gbit/s.
 const PATH_BYTES_PER_SECOND: u64 = 312_500_000;
 /// QUIC receive window of a connection whose key was not found on the allow list yet: a hello fits.
@@ -133,7 +133,7 @@ mod tests {
         let window = |millis| session_window_bytes(Duration::from_millis(millis));
         assert_eq!(window(0), SESSION_WINDOW_BYTES);
         assert_eq!(window(20), SESSION_WINDOW_BYTES);
-        assert_eq!(window(100), 39_062_500);
+        assert_eq!(window(60), 23_437_500);
         assert_eq!(window(1000), SESSION_WINDOW_BYTES_MAX);
         assert_eq!(session_window_bytes(Duration::MAX), SESSION_WINDOW_BYTES_MAX);
     }

@@ -54,6 +54,8 @@ struct State {
     refuse_below: u64,
     /// Reads that touch this byte fail.
     damaged: Option<u64>,
+    /// Reads of more bytes are never answered.
+    hang_above: Option<u64>,
     /// Somebody else writes to all volumes.
     held: bool,
 }
@@ -196,6 +198,11 @@ impl MemoryRemote {
     /// From now on reads that touch this byte fail.
     pub fn damage(&self, offset: u64) {
         self.state.lock().damaged = Some(offset);
+    }
+
+    /// From now on reads of more bytes are never answered (or all are again).
+    pub fn hang_larger_than(&self, bytes: Option<u64>) {
+        self.state.lock().hang_above = bytes;
     }
 
     /// Gives the write lease of a volume to somebody else, who is done with it already.
@@ -408,6 +415,10 @@ impl Remote for MemoryRemote {
     ) -> Result<(Generation, Vec<Box<[u8]>>)> {
         self.reached().await;
         tokio::task::yield_now().await;
+        let hang_above = self.state.lock().hang_above;
+        if hang_above.is_some_and(|most| ranges.iter().map(|range| range.len()).sum::<u64>() > most) {
+            std::future::pending::<()>().await;
+        }
         let damaged = self.state.lock().damaged;
         if damaged.is_some_and(|offset| ranges.iter().any(|range| range.contains(offset))) {
             self.requests.fetch_add(1, Ordering::Relaxed);

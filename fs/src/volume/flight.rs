@@ -32,10 +32,13 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 const SMALL_BYTES: u64 = 32 << 10;
 /// Flights that leave together have at most so many bytes: the first does not wait long for the last.
 const TOGETHER_BYTES_MAX: u64 = 256 << 10;
+/// What left together and did not come for so long, or for a quarter of the deadline, is tried one by one: a block that hangs holds up
+/// only those who want it.
+const TOGETHER_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Outcome = Option<Result<Arc<Landed>>>;
 
-/// One wire read under way.
+/// A fetch under way: a wire read, or a part of one.
 #[derive(Debug)]
 pub struct Flight {
     ranges: Vec<ByteRange>,
@@ -110,7 +113,8 @@ pub(super) fn plan_flights(ranges: Vec<ByteRange>) -> Vec<Arc<Flight>> {
 }
 
 impl<R: Remote> Volume<R> {
-    /// Starts a flight; `share` is its room if that was taken before.
+    /// Starts a flight; `share` is its room if that was taken before. Not while the state is locked: a runtime that ends lands it
+    /// at once.
     pub(super) fn start(self: &Arc<Self>, flight: Arc<Flight>, share: Option<Reservation>) {
         let is_first = self.aloft.load(Ordering::Relaxed) == 0;
         let landing = Landing::of(self, flight);
@@ -125,11 +129,13 @@ impl<R: Remote> Volume<R> {
             return;
         }
         drop(leaving);
-        let volume = Arc::clone(self);
+        let mut departure = Departure(Some(Arc::clone(self)));
         tokio::spawn(async move {
             // Behind all that can go on now, among it those who are about to start a flight.
             tokio::task::yield_now().await;
-            volume.leave();
+            if let Some(volume) = departure.0.take() {
+                volume.leave();
+            }
         });
     }
 
@@ -143,7 +149,8 @@ impl<R: Remote> Volume<R> {
     }
 
     async fn fly(self: &Arc<Self>, mut landing: Landing<R>, share: Option<Reservation>) {
-        let fetched = self.fetch_in_time(&landing.flight.ranges, share).await;
+        let limit = self.shared.deadline.unwrap_or(FETCH_TIMEOUT);
+        let fetched = self.fetch_within(limit, &landing.flight.ranges, share).await;
         landing.outcome = Some(fetched.map(Arc::new));
     }
 
@@ -151,26 +158,19 @@ impl<R: Remote> Volume<R> {
     async fn fly_together(self: &Arc<Self>, mut landings: Vec<Landing<R>>) {
         if landings.len() > 1 {
             let ranges = landings.iter().flat_map(|landing| &landing.flight.ranges);
+            let ranges: Vec<ByteRange> = ranges.copied().collect();
+            let limit = self.shared.deadline.unwrap_or(FETCH_TIMEOUT) / 4;
             let fetched = self
-                .fetch_in_time(&ranges.copied().collect::<Vec<_>>(), None)
+                .fetch_within(limit.min(TOGETHER_TIMEOUT), &ranges, None)
                 .await;
-            match fetched {
-                Ok(Landed { fragments, base }) => {
-                    let mut fragments = fragments.into_iter();
-                    for landing in &mut landings {
-                        let parts = landing.flight.ranges.iter().copied().flat_map(blocks_of);
-                        let fragments = fragments.by_ref().take(parts.count()).collect();
-                        landing.outcome = Some(Ok(Arc::new(Landed { fragments, base })));
-                    }
-                    return;
+            if let Ok(Landed { fragments, base }) = fetched {
+                let mut fragments = fragments.into_iter();
+                for landing in &mut landings {
+                    let parts = landing.flight.ranges.iter().copied().flat_map(blocks_of);
+                    let fragments = fragments.by_ref().take(parts.count()).collect();
+                    landing.outcome = Some(Ok(Arc::new(Landed { fragments, base })));
                 }
-                Err(error) if error.kind() == ErrorKind::TimedOut => {
-                    for landing in &mut landings {
-                        landing.outcome = Some(Err(error.clone()));
-                    }
-                    return;
-                }
-                Err(_) => {}
+                return;
             }
         }
         for landing in landings {
@@ -180,8 +180,12 @@ impl<R: Remote> Volume<R> {
     }
 
     /// It holds a lane and room in the cache: it ends, whoever waits for it.
-    async fn fetch_in_time(&self, ranges: &[ByteRange], share: Option<Reservation>) -> Result<Landed> {
-        let limit = self.shared.deadline.unwrap_or(FETCH_TIMEOUT);
+    async fn fetch_within(
+        &self,
+        limit: Duration,
+        ranges: &[ByteRange],
+        share: Option<Reservation>,
+    ) -> Result<Landed> {
         let fetched = tokio::time::timeout(limit, self.fetch(ranges, share)).await;
         fetched.unwrap_or_else(|_| {
             let text = format!("{}: no data within {} s", self.path(), limit.as_secs());
@@ -252,6 +256,18 @@ impl<R: Remote> Volume<R> {
             });
         }
         flight.outcome.send_replace(Some(outcome));
+    }
+}
+
+/// Small flights leave whatever happens to the task that is to start them: if it never runs, they land.
+struct Departure<R: Remote>(Option<Arc<Volume<R>>>);
+
+impl<R: Remote> Drop for Departure<R> {
+    fn drop(&mut self) {
+        if let Some(volume) = self.0.take() {
+            let left_behind = std::mem::take(&mut *volume.leaving.lock());
+            drop(left_behind);
+        }
     }
 }
 

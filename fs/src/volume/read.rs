@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::flight::{Flight, Landed, plan_flights, room_for};
 use super::{State, Volume};
+use crate::cache::budget::Reservation;
 use crate::cache::{Fragment, PAGE_BYTES};
 use crate::error::{ErrorKind, Result};
 use crate::extent_map::{Known, Sought};
@@ -204,6 +205,9 @@ enum Step {
     Missing(ByteRange),
 }
 
+/// Prefetches that are registered and not started yet.
+type Ahead = Vec<(Arc<Flight>, Reservation)>;
+
 /// A plan and the base it was made at.
 #[derive(Debug)]
 struct Plan {
@@ -243,8 +247,9 @@ impl<R: Remote> Volume<R> {
                 }
             }
         }
-        self.prefetch(&mut state, readahead, wanted);
+        let ahead = self.prefetch(&mut state, readahead, wanted);
         drop(state);
+        self.start_ahead(ahead);
         self.count(&gathered);
         ReadNow::Ready(gathered)
     }
@@ -340,11 +345,12 @@ impl<R: Remote> Volume<R> {
                 other => vec![other],
             })
             .collect();
-        self.prefetch(&mut state, readahead, wanted);
+        let ahead = self.prefetch(&mut state, readahead, wanted);
         drop(state);
         for flight in new {
             self.start(flight, None);
         }
+        self.start_ahead(ahead);
         Ok(Plan { steps, base })
     }
 
@@ -400,8 +406,9 @@ impl<R: Remote> Volume<R> {
         Ok((gathered, landed.iter().all(|landed| landed.base == base)))
     }
 
-    /// Takes note of a read and starts what readahead wants, as far as there is room without waiting.
-    fn prefetch(self: &Arc<Self>, state: &mut State, readahead: &Mutex<Readahead>, read: ByteRange) {
+    /// Takes note of a read; registers what readahead wants, as far as there is room without waiting.
+    #[must_use]
+    fn prefetch(&self, state: &mut State, readahead: &Mutex<Readahead>, read: ByteRange) -> Ahead {
         let mut readahead = readahead.lock();
         let map = &state.map;
         let data_between = |gap: ByteRange| has_data_before(map.seek_data(gap.start()), gap.end());
@@ -413,10 +420,10 @@ impl<R: Remote> Volume<R> {
             self.shared.cache.pass(self.key, passed);
         }
         let Some(prefetch) = wanted else {
-            return;
+            return Vec::new();
         };
         let Some(rest) = ByteRange::new(prefetch.from, state.attr.size) else {
-            return;
+            return Vec::new();
         };
         let size = ByteRange::up_to(state.attr.size);
         let mut missing = Missing::default();
@@ -441,11 +448,19 @@ impl<R: Remote> Volume<R> {
         }
         readahead.issued(end, prefetch.data_bytes - left);
         drop(readahead);
+        let mut ahead = Vec::new();
         for flight in plan_flights(missing.without(&state.flights)) {
             let Some(share) = self.shared.cache.try_reserve_gently(room_for(flight.ranges())) else {
                 break;
             };
             state.flights.push(Arc::clone(&flight));
+            ahead.push((flight, share));
+        }
+        ahead
+    }
+
+    fn start_ahead(self: &Arc<Self>, ahead: Ahead) {
+        for (flight, share) in ahead {
             self.start(flight, Some(share));
         }
     }

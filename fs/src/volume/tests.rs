@@ -310,6 +310,44 @@ async fn of_small_reads_that_leave_together_only_the_bad_one_fails() {
     );
 }
 
+#[test]
+fn what_was_to_leave_when_the_runtime_ended_lands() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (_remote, fs, open) = runtime.block_on(numbered(8));
+    // The first goes alone, the others wait for a task that never runs.
+    let readers: Vec<_> = (0..8)
+        .map(|page| {
+            let fs = Arc::clone(&fs);
+            runtime.spawn(async move { drop(fs.read(open, at(page << 20, 4096)).await) })
+        })
+        .collect();
+    runtime.block_on(async {
+        while fs.open_volumes()[0].leaving.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    });
+    let volume = Arc::clone(&fs.open_volumes()[0]);
+    drop((readers, runtime));
+    assert!(volume.leaving.lock().is_empty());
+    assert!(volume.state.lock().flights.is_empty());
+    assert_eq!(volume.aloft.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_reads_that_hang_together_are_tried_alone() {
+    let (remote, fs, open) = numbered(8).await;
+    let before = remote.requests();
+    remote.hang_larger_than(Some(4096));
+    let results = read_pages_at_once(&fs, open, 8).await;
+    for (page, result) in results.into_iter().enumerate() {
+        assert_eq!(result, Ok(vec![page as u8; 4096]));
+    }
+    assert!(remote.requests() - before >= 8);
+}
+
 #[tokio::test]
 async fn direct_reads_leave_nothing_in_the_cache() {
     let (remote, fs, open) = opened(65536, |content| content.write(at(4096, 8192), 6)).await;

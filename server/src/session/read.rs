@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lacuna_transport::id::Generation;
 use lacuna_transport::quic::frames::FrameError;
+use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::WireError;
 use lacuna_transport::wire::frame::Code;
 use lacuna_transport::wire::message::Features;
@@ -113,7 +114,7 @@ fn finish(node: &Arc<OpenNode>, request: &ReadRequest, begun: Partial) -> Result
         mut filled,
         mut base,
     } = begun;
-    if let [_, rest @ ..] = request.ranges() {
+    if let [_, rest @ ..] = missing(request, filled) {
         node.volume().will_read(rest);
     }
     let mut attempt = 1;
@@ -141,6 +142,18 @@ fn finish(node: &Arc<OpenNode>, request: &ReadRequest, begun: Partial) -> Result
         (filled, base) = (0, now);
         attempt += 1;
     }
+}
+
+/// The ranges of which the first `filled` bytes of the reply do not have all.
+fn missing(request: &ReadRequest, filled: usize) -> &[ByteRange] {
+    let mut left = u64::try_from(filled).unwrap_or(u64::MAX);
+    let is_filled = |range: &&ByteRange| {
+        let whole = left >= range.len();
+        left = left.saturating_sub(range.len());
+        whole
+    };
+    let whole = request.ranges().iter().take_while(is_filled).count();
+    &request.ranges()[whole..]
 }
 
 /// The `len` bytes of `buffer` from `at`. The ranges of a request fill it exactly.
