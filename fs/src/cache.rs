@@ -13,6 +13,7 @@
 pub mod budget;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use lacuna_transport::range::ByteRange;
@@ -116,16 +117,31 @@ impl Blocks {
         });
     }
 
-    /// Takes out the one that was passed by first, while there is more of them than `bytes_max`.
-    fn pop_passed(&mut self, bytes_max: u64) -> Option<Option<Block>> {
-        let passed = (self.passed_bytes > bytes_max).then(|| self.passed.pop_front())??;
-        self.passed_bytes -= passed.bytes;
-        let is_so = |block: &Block| block.passed == Some(passed.when);
-        if !self.by_age.peek(&passed.at).is_some_and(is_so) {
-            return Some(None);
+    /// Takes out those that were passed by first, until no more than `bytes_max` of them are left.
+    fn take_passed(&mut self, bytes_max: u64) -> Vec<Block> {
+        let mut taken = Vec::new();
+        while self.passed_bytes > bytes_max
+            && let Some(passed) = self.passed.pop_front()
+        {
+            self.passed_bytes -= passed.bytes;
+            let is_so = |block: &Block| block.passed == Some(passed.when);
+            if self.by_age.peek(&passed.at).is_some_and(is_so) {
+                taken.extend(self.take(passed.at));
+            }
         }
-        self.forget(passed.at.0, passed.at.1);
-        Some(self.by_age.pop(&passed.at))
+        taken
+    }
+
+    /// The numbers of the blocks of a volume that are there.
+    fn held(&self, key: CacheKey, numbers: impl RangeBounds<u64>) -> Vec<u64> {
+        let own = self.by_volume.get(&key);
+        own.map(|own| own.range(numbers).copied().collect())
+            .unwrap_or_default()
+    }
+
+    fn take(&mut self, at: (CacheKey, u64)) -> Option<Block> {
+        self.forget(at.0, at.1);
+        self.by_age.pop(&at)
     }
 
     fn forget(&mut self, key: CacheKey, block: u64) {
@@ -216,16 +232,11 @@ impl BlockCache {
     pub fn pass(&self, key: CacheKey, range: ByteRange) {
         let numbers = block_of(range.start())..block_of(range.end());
         let mut blocks = self.blocks.lock();
-        let own = blocks.by_volume.get(&key);
-        let found: Vec<u64> = own
-            .into_iter()
-            .flat_map(|own| own.range(numbers.clone()).copied())
-            .collect();
-        for number in found {
+        for number in blocks.held(key, numbers) {
             blocks.note_passed(key, number);
         }
         let bytes_max = PASSED_BYTES_MAX.min(self.budget.bytes_max() / 4);
-        let dropped: Vec<_> = std::iter::from_fn(|| blocks.pop_passed(bytes_max)).collect();
+        let dropped = blocks.take_passed(bytes_max);
         drop(blocks);
         drop(dropped);
     }
@@ -237,18 +248,8 @@ impl BlockCache {
         }
         let mut blocks = self.blocks.lock();
         let numbers = block_of(range.start())..=block_of(range.end() - 1);
-        let found = blocks
-            .by_volume
-            .get(&key)
-            .map(|own| own.range(numbers).copied().collect::<Vec<_>>());
-        let dropped: Vec<_> = found
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|number| {
-                blocks.forget(key, number);
-                blocks.by_age.pop(&(key, number))
-            })
-            .collect();
+        let found = blocks.held(key, numbers).into_iter();
+        let dropped: Vec<_> = found.filter_map(|number| blocks.take((key, number))).collect();
         drop(blocks);
         drop(dropped);
     }

@@ -9,6 +9,7 @@
 //!
 //! Left out on purpose: a silent skip. A host without /dev/fuse or root fails with what to do ([`host`]).
 
+pub mod at_once;
 pub mod backing;
 pub mod binaries;
 pub mod comb;

@@ -29,7 +29,7 @@ use crate::fuse::notify;
 use crate::location::Location;
 use crate::mount_options::{MountOptions, TIMEOUT_DEFAULT};
 use crate::remote::Remote;
-use crate::remote::link::{Link, LinkState};
+use crate::remote::link::Link;
 use crate::remote::quic::QuicRemote;
 use crate::state::StateDir;
 use crate::status::{MountName, MountStatus};
@@ -221,7 +221,7 @@ async fn serve(state: &StateDir, job: Job, daemon: bool) -> anyhow::Result<()> {
     fs.shared().close();
     let saved = save::at_the_end(&fs, &job.source, patience).await;
     if saved.is_err()
-        && let LinkState::Connected(session) = link.state()
+        && let Some(session) = link.session_now()
     {
         session.close_unsaved();
     }

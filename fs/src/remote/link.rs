@@ -106,12 +106,9 @@ impl Link {
 
     /// True if the server takes no changes from this client.
     pub fn is_read_only(&self) -> bool {
-        match self.state() {
-            LinkState::Connected(session) => {
-                session.welcome.read_only || !session.welcome.features.contains(Features::CHANGES)
-            }
-            LinkState::Down(..) | LinkState::Closed => false,
-        }
+        self.session_now().is_some_and(|session| {
+            session.welcome.read_only || !session.welcome.features.contains(Features::CHANGES)
+        })
     }
 
     pub fn counters(&self) -> &LinkCounters {
@@ -120,6 +117,14 @@ impl Link {
 
     pub fn state(&self) -> LinkState {
         self.state.borrow().clone()
+    }
+
+    /// The session, if there is one, lost or not. Never waits.
+    pub fn session_now(&self) -> Option<Arc<Session>> {
+        match &*self.state.borrow() {
+            LinkState::Connected(session) => Some(Arc::clone(session)),
+            LinkState::Down(..) | LinkState::Closed => None,
+        }
     }
 
     /// The session; waits for one while there is none. The caller has the deadline.

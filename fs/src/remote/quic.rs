@@ -32,7 +32,7 @@ use lacuna_transport::wire::read::ReadRequest;
 use lacuna_transport::wire::write::Flush;
 use parking_lot::Mutex;
 
-use super::link::{Link, LinkState};
+use super::link::Link;
 use super::session::{RequestError, Session};
 use super::{Access, LockAsk, Named, Remote, SharedPath, UnitRange};
 use crate::error::{Error, ErrorKind, Result};
@@ -248,7 +248,7 @@ impl Drop for QuicVolume {
         };
         runtime.spawn(async move {
             // A session that is gone took its handles along.
-            if let LinkState::Connected(session) = link.state()
+            if let Some(session) = link.session_now()
                 && session.number == number
             {
                 let body = message::encode(&HandleRequest { handle });
@@ -358,7 +358,7 @@ impl Remote for QuicRemote {
     async fn keep_lease(&self, volume: &QuicVolume) {
         let (number, handle) = *volume.bound.lock();
         // A session that is gone is not asked any more.
-        if let LinkState::Connected(session) = self.link.state()
+        if let Some(session) = self.link.session_now()
             && session.number == number
         {
             let kept = session.tell(Kind::KeepLease, message::encode(&HandleRequest { handle }));
@@ -419,17 +419,12 @@ impl Remote for QuicRemote {
     }
 
     fn boot_now(&self) -> Option<BootId> {
-        match self.link.state() {
-            LinkState::Connected(session) => Some(session.welcome.boot),
-            LinkState::Down(..) | LinkState::Closed => None,
-        }
+        self.link.session_now().map(|session| session.welcome.boot)
     }
 
     fn round_trip(&self) -> Duration {
-        match self.link.state() {
-            LinkState::Connected(session) => session.round_trip,
-            LinkState::Down(..) | LinkState::Closed => Duration::ZERO,
-        }
+        let session = self.link.session_now();
+        session.map_or(Duration::ZERO, |session| session.round_trip)
     }
 
     fn is_reachable(&self) -> bool {

@@ -149,8 +149,9 @@ impl<R: Remote> Volume<R> {
     }
 
     async fn fly(self: &Arc<Self>, mut landing: Landing<R>, share: Option<Reservation>) {
-        let limit = self.shared.deadline.unwrap_or(FETCH_TIMEOUT);
-        let fetched = self.fetch_within(limit, &landing.flight.ranges, share).await;
+        let fetched = self
+            .fetch_within(self.fetch_limit(), &landing.flight.ranges, share)
+            .await;
         landing.outcome = Some(fetched.map(Arc::new));
     }
 
@@ -159,10 +160,8 @@ impl<R: Remote> Volume<R> {
         if landings.len() > 1 {
             let ranges = landings.iter().flat_map(|landing| &landing.flight.ranges);
             let ranges: Vec<ByteRange> = ranges.copied().collect();
-            let limit = self.shared.deadline.unwrap_or(FETCH_TIMEOUT) / 4;
-            let fetched = self
-                .fetch_within(limit.min(TOGETHER_TIMEOUT), &ranges, None)
-                .await;
+            let limit = TOGETHER_TIMEOUT.min(self.fetch_limit() / 4);
+            let fetched = self.fetch_within(limit, &ranges, None).await;
             if let Ok(Landed { fragments, base }) = fetched {
                 let mut fragments = fragments.into_iter();
                 for landing in &mut landings {
@@ -177,6 +176,10 @@ impl<R: Remote> Volume<R> {
             let volume = Arc::clone(self);
             tokio::spawn(async move { volume.fly(landing, None).await });
         }
+    }
+
+    fn fetch_limit(&self) -> Duration {
+        self.shared.deadline.unwrap_or(FETCH_TIMEOUT)
     }
 
     /// It holds a lane and room in the cache: it ends, whoever waits for it.

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Barrier;
-use std::thread;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
+use lacuna_tests::at_once::at_once;
 use lacuna_tests::compare;
 use lacuna_tests::random::Random;
 use lacuna_tests::rig::Rig;
@@ -187,7 +187,7 @@ fn a_scan_leaves_little_in_the_cache_and_pushes_nothing_out() -> Result<()> {
     Ok(())
 }
 
-/// Sixteen readers at once at different places: most of their reads share a request with others.
+/// Sixteen readers at once at different places: there are fewer requests than reads.
 #[test]
 fn small_reads_at_once_share_requests() -> Result<()> {
     const READERS: u64 = 16;
@@ -197,22 +197,13 @@ fn small_reads_at_once_share_requests() -> Result<()> {
     fadvise(&volume, 0, None, Advice::Random)?;
     let before = rig.mount.settled()?;
     let original = File::open(rig.original("volume"))?;
-    let (original, volume) = (&original, &volume);
-    thread::scope(|scope| {
-        let read = |reader: u64| {
-            let mut random = Random::new(reader);
-            (0..READS).try_for_each(|_| {
-                // Each of its own 16 MiB.
-                let at = reader * 16 * MIB + random.below(4096) * 4 * KIB;
-                compare::same_range(original, volume, at, at + 4 * KIB)
-            })
-        };
-        let readers: Vec<_> = (0..READERS)
-            .map(|reader| scope.spawn(move || read(reader)))
-            .collect();
-        readers
-            .into_iter()
-            .try_for_each(|reader| reader.join().map_err(|_| anyhow!("a reader panicked"))?)
+    at_once(READERS, |reader| {
+        let mut random = Random::new(reader);
+        (0..READS).try_for_each(|_| {
+            // Each of its own 16 MiB.
+            let at = reader * 16 * MIB + random.below(4096) * 4 * KIB;
+            compare::same_range(&original, &volume, at, at + 4 * KIB)
+        })
     })?;
     let after = rig.mount.settled()?;
     let (fetched, requests) = (
@@ -245,14 +236,7 @@ fn readers_share_a_fetch() -> Result<()> {
         }
         Ok(outcome?)
     };
-    thread::scope(|scope| {
-        let readers: Vec<_> = (0..READERS)
-            .map(|reader| scope.spawn(move || read(reader)))
-            .collect();
-        readers
-            .into_iter()
-            .try_for_each(|reader| reader.join().map_err(|_| anyhow!("a reader panicked"))?)
-    })?;
+    at_once(READERS, read)?;
     let fetched = rig.mount.settled()?.fetched_bytes - before.fetched_bytes;
     ensure!(
         fetched >= PLACES * READERS * 4 * KIB,

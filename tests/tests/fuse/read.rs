@@ -2,9 +2,9 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use lacuna_tests::at_once::at_once;
 use lacuna_tests::compare::{self, Reading};
 use lacuna_tests::random::Random;
 use lacuna_tests::rig::Rig;
@@ -69,12 +69,7 @@ fn random_reads_by_many_threads() -> Result<()> {
         }
         Ok(())
     };
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..8).map(|seed| scope.spawn(move || check(seed))).collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a reader panicked"))?)
-    })
+    at_once(8, check)
 }
 
 #[test]

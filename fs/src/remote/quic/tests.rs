@@ -296,7 +296,7 @@ async fn a_server_that_lies_is_refused() {
             (head, payload.clone())
         });
         let (remote, volume) = open_volume(&peer, Compress::Lz4).await;
-        let LinkState::Connected(session) = remote.link().state() else {
+        let Some(session) = remote.link().session_now() else {
             panic!("{what}: not connected");
         };
         let error = read(&remote, &volume, &[LEN]).await.unwrap_err();
@@ -310,7 +310,7 @@ async fn a_server_that_lies_is_refused() {
 async fn another_volume_of_the_same_number_is_not_kept_open() {
     let peer = Peer::new(Features::KNOWN, honest);
     let (remote, volume) = open_volume(&peer, Compress::None).await;
-    let LinkState::Connected(session) = remote.link().state() else {
+    let Some(session) = remote.link().session_now() else {
         panic!("no session");
     };
     peer.birth_ns.store(8, Ordering::Relaxed);

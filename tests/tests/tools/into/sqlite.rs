@@ -1,9 +1,9 @@
 //! SQLite with its write-ahead log: shared memory mapped from a file, locks, and fsync.
 
 use std::path::Path;
-use std::thread;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
+use lacuna_tests::at_once::at_once;
 use lacuna_tests::rig::Rig;
 use lacuna_tests::{command, host};
 
@@ -29,25 +29,17 @@ fn filled_in_mode(mode: &str) -> Result<()> {
         &database,
         "CREATE TABLE t (writer INTEGER, number INTEGER, content BLOB);",
     )?;
-    thread::scope(|scope| {
-        let insert = |writer: u32| -> Result<()> {
-            for round in 0..6 {
-                let rows = format!(
-                    "BEGIN IMMEDIATE; WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 50) \
-                     INSERT INTO t SELECT {writer}, x + {round} * 50, randomblob(3000) FROM n; COMMIT;"
-                );
-                sql(&database, &rows)?;
-                let check = sql(&database, "SELECT count(*) % 50 FROM t;")?;
-                ensure!(check == "0", "half a transaction is visible: {check}");
-            }
-            Ok(())
-        };
-        let writers: Vec<_> = (1..=2)
-            .map(|writer| scope.spawn(move || insert(writer)))
-            .collect();
-        writers
-            .into_iter()
-            .try_for_each(|writer| writer.join().map_err(|_| anyhow!("a writer panicked"))?)
+    at_once(2, |writer| {
+        for round in 0..6 {
+            let rows = format!(
+                "BEGIN IMMEDIATE; WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 50) \
+                 INSERT INTO t SELECT {writer}, x + {round} * 50, randomblob(3000) FROM n; COMMIT;"
+            );
+            sql(&database, &rows)?;
+            let check = sql(&database, "SELECT count(*) % 50 FROM t;")?;
+            ensure!(check == "0", "half a transaction is visible: {check}");
+        }
+        Ok(())
     })?;
     sql(&database, "DELETE FROM t WHERE number % 3 = 0; VACUUM;")?;
     // Through the mount, and by another program at the server.
