@@ -8,12 +8,15 @@
 //! * [`compression`] (feature `compression`): packs payloads and unpacks them.
 //! * [`records`]: a volume as a stream of records, for pipes and files.
 //! * [`size`]: sizes as people write them, for the commands of both sides.
+//! * [`bulk_write`] (feature `files`): writes to files that leave the page cache to others.
 //! * [`quic`] (feature `quic`): identities, TLS, endpoints and frames on streams.
 //! * [`confine`] (feature `confine`): what both daemons give up for good.
 //!
 //! What a request *means* lives elsewhere: in `lacuna` (client) and `lacuna-server`.
 
 pub mod attr;
+#[cfg(feature = "files")]
+pub mod bulk_write;
 #[cfg(feature = "compression")]
 pub mod compression;
 #[cfg(feature = "confine")]

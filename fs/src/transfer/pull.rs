@@ -52,6 +52,8 @@ pub struct Compare {
 /// Holes that take time, because they are written or hashed as zeros, are taken in parts of this many bytes, so
 /// that progress is shown and an end is noticed.
 const HOLE_PART_BYTES: u64 = 256 << 20;
+/// So much data is written at once, if it is there.
+const RUN_BYTES_MAX: u64 = 1 << 20;
 /// How long a pipe that nobody reads may hold up an end that the user wants.
 const LEAVE_AFTER: Duration = Duration::from_millis(100);
 
@@ -81,6 +83,8 @@ pub async fn pull<R: Remote>(
         find_zeros: job.sparse == Sparse::Always,
         left: job.range.len(),
         at: 0,
+        run: Vec::new(),
+        run_bytes: 0,
         hasher: Hasher::new(job.digest),
         tally: Arc::clone(&job.tally),
         stopped: Arc::clone(&stopped),
@@ -128,6 +132,9 @@ struct Writer {
     at: u64,
     /// Bytes still to come.
     left: u64,
+    /// Data that came and is to be written together, before anything else and before this waits.
+    run: Vec<Bytes>,
+    run_bytes: u64,
     hasher: Hasher,
     tally: Arc<Tally>,
     /// The user wants an end.
@@ -138,9 +145,10 @@ struct Writer {
 impl Writer {
     /// Writes what comes, until `None` says that it was all.
     fn write_all(mut self, mut moves: mpsc::Receiver<Option<Move>>) -> io::Result<Written> {
-        while let Some(next) = moves.blocking_recv() {
+        while let Some(next) = self.next(&mut moves)? {
             match next {
                 None => {
+                    self.write_run()?;
                     self.target.finish()?;
                     return Ok(Written::Whole(self.hasher.finish()));
                 }
@@ -156,6 +164,7 @@ impl Writer {
                 }
                 Some(Move::Put(Piece::Data(bytes))) => self.data(bytes)?,
                 Some(Move::Keep(bytes)) => {
+                    self.write_run()?;
                     let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                     self.hasher.piece(&Piece::Data(bytes));
                     self.target.keep(len)?;
@@ -167,7 +176,27 @@ impl Writer {
                 break;
             }
         }
+        self.write_run()?;
         self.target.break_off().map(|()| Written::BrokenOff)
+    }
+
+    /// What came already, or what comes: then nothing that came is held back meanwhile.
+    fn next(&mut self, moves: &mut mpsc::Receiver<Option<Move>>) -> io::Result<Option<Option<Move>>> {
+        if let Ok(next) = moves.try_recv() {
+            return Ok(Some(next));
+        }
+        self.write_run()?;
+        Ok(moves.blocking_recv())
+    }
+
+    fn write_run(&mut self) -> io::Result<()> {
+        if !self.run.is_empty() {
+            self.target.put_run(&self.run)?;
+            Tally::add(&self.tally.data_bytes, self.run_bytes);
+            self.run.clear();
+            self.run_bytes = 0;
+        }
+        Ok(())
     }
 
     fn advance(&mut self, len: u64) {
@@ -178,9 +207,15 @@ impl Writer {
     fn data(&mut self, bytes: Bytes) -> io::Result<()> {
         let piece = Piece::Data(bytes);
         self.hasher.piece(&piece);
-        self.target.put(&piece)?;
-        Tally::add(&self.tally.data_bytes, piece.len());
-        self.advance(piece.len());
+        let len = piece.len();
+        if let Piece::Data(bytes) = piece {
+            self.run.push(bytes);
+        }
+        self.run_bytes += len;
+        self.advance(len);
+        if self.run_bytes >= RUN_BYTES_MAX {
+            self.write_run()?;
+        }
         Ok(())
     }
 
@@ -190,6 +225,7 @@ impl Writer {
         } else {
             u64::MAX
         };
+        self.write_run()?;
         let mut left = len;
         while left > 0 && !self.stopped.load(Ordering::Relaxed) {
             let part = left.min(most);

@@ -1,10 +1,12 @@
 //! Where a volume is pulled to. Blocking, in order.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
+use lacuna_transport::bulk_write::BulkWrites;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
@@ -13,9 +15,18 @@ use super::early_sync::EarlySync;
 use super::local::{Kind, Local, fallocate};
 use crate::zeros::{self, BLOCK_BYTES, Piece};
 
+/// What a transfer writes is bulk, but for crumbs.
+const BULK_BYTES_MIN: usize = 64 << 10;
+
 /// Takes pieces in order, from its beginning on.
 pub trait Target: Send {
     fn put(&mut self, piece: &Piece) -> io::Result<()>;
+
+    /// Data, one piece behind the other.
+    fn put_run(&mut self, run: &[Bytes]) -> io::Result<()> {
+        run.iter()
+            .try_for_each(|bytes| self.put(&Piece::Data(bytes.clone())))
+    }
 
     /// What is there is what it should be.
     fn keep(&mut self, len: u64) -> io::Result<()>;
@@ -47,6 +58,7 @@ pub fn raw(local: Local, sparse: Sparse) -> Box<dyn Target> {
             at: 0,
             sparse,
             early_sync: EarlySync::default(),
+            writes: BulkWrites::from(BULK_BYTES_MIN),
             file: local.file,
         }),
     }
@@ -62,12 +74,16 @@ struct Seekable {
     at: u64,
     sparse: Sparse,
     early_sync: EarlySync,
+    writes: BulkWrites,
 }
 
 impl Seekable {
-    fn data(&mut self, bytes: &Bytes) -> io::Result<()> {
-        self.file.write_all_at(bytes, self.at)?;
-        let len = u64::try_from(bytes.len()).unwrap_or(0);
+    fn data(&mut self, run: &[Bytes]) -> io::Result<()> {
+        let mut slices: Vec<_> = run.iter().map(|bytes| IoSlice::new(bytes)).collect();
+        self.writes
+            .write_slices(self.file.as_fd(), &mut slices, self.at)?;
+        let len = run.iter().map(Bytes::len).sum::<usize>();
+        let len = u64::try_from(len).unwrap_or(0);
         self.at += len;
         self.early_sync.wrote(&self.file, len);
         Ok(())
@@ -132,8 +148,12 @@ impl Target for Seekable {
     fn put(&mut self, piece: &Piece) -> io::Result<()> {
         match piece {
             Piece::Hole(len) => self.hole(*len),
-            Piece::Data(bytes) => self.data(bytes),
+            Piece::Data(bytes) => self.data(std::slice::from_ref(bytes)),
         }
+    }
+
+    fn put_run(&mut self, run: &[Bytes]) -> io::Result<()> {
+        self.data(run)
     }
 
     fn keep(&mut self, len: u64) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use lacuna_transport::bulk_write::BulkWrites;
 use lacuna_transport::range::ByteRange;
 use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
@@ -100,24 +101,11 @@ fn offset_after(offset: u64, done: usize) -> Result<u64, Errno> {
     done.and_then(|done| offset.checked_add(done)).ok_or(Errno::FBIG)
 }
 
-pub(super) fn write_all(file: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), Errno> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match rustix::io::pwrite(file, &bytes[done..], offset_after(offset, done)?) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(count) => done += count,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
-
 pub(super) fn write_zeros(file: BorrowedFd<'_>, range: ByteRange) -> Result<(), Errno> {
     let mut left = range;
     while !left.is_empty() {
         let len = usize::try_from(left.len()).map_or(ZEROS.len(), |len| len.min(ZEROS.len()));
-        write_all(file, &ZEROS[..len], left.start())?;
+        BulkWrites::default().write(file, &ZEROS[..len], left.start())?;
         let len = u64::try_from(len).unwrap_or(u64::MAX);
         left = left.split_at(left.start().saturating_add(len)).1;
     }

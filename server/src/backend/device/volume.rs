@@ -10,6 +10,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use lacuna_transport::attr::{Attr, NewAttr, NewTime, NodeKind, Timestamp};
+use lacuna_transport::bulk_write::BulkWrites;
 use lacuna_transport::extent::Extent;
 use lacuna_transport::id::{Generation, NodeId};
 use lacuna_transport::range::ByteRange;
@@ -56,6 +57,7 @@ pub(super) struct DeviceVolume {
     file: OwnedFd,
     origin: Origin,
     cached: CachedReads,
+    writes: BulkWrites,
     face: Mutex<Face>,
     zeros: Mutex<ZeroMap>,
     /// What was punched and not written since: of it nothing more can be freed.
@@ -94,6 +96,7 @@ impl DeviceVolume {
         Self {
             file,
             cached: CachedReads::default(),
+            writes: BulkWrites::default(),
             face: Mutex::new(face),
             zeros: Mutex::new(ZeroMap::new(origin.size)),
             freed: Mutex::new(ZeroMap::new(origin.size)),
@@ -294,7 +297,7 @@ impl OpenVolume for DeviceVolume {
             };
             self.check_end(Some(range.end()))?;
             let tickets = [&self.zeros, &self.freed].map(|map| (map, map.lock().begin_write(range)));
-            let written = descriptor::write_all(self.file.as_fd(), bytes, offset);
+            let written = self.writes.write(self.file.as_fd(), bytes, offset);
             for (map, ticket) in tickets {
                 map.lock().end(ticket);
             }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use lacuna_transport::attr::{Attr, NewAttr};
+use lacuna_transport::bulk_write::BulkWrites;
 use lacuna_transport::extent::Extent;
 use lacuna_transport::range::ByteRange;
 use parking_lot::{Mutex, RwLock};
@@ -32,6 +33,7 @@ pub(super) struct SparseVolume {
     /// The path it was opened by, for messages only: it may have another one by now.
     name: String,
     cached: CachedReads,
+    writes: BulkWrites,
 }
 
 /// The name under which /proc shows a descriptor of this process.
@@ -49,6 +51,7 @@ impl SparseVolume {
             origin,
             name,
             cached: CachedReads::default(),
+            writes: BulkWrites::default(),
         }
     }
 
@@ -108,7 +111,8 @@ impl OpenVolume for SparseVolume {
         let _others = self.growth.read();
         // The kernel lets one at a time write to a file, and the others spin.
         let _turn = self.writing.lock();
-        descriptor::write_all(self.writer()?, bytes, offset).map_err(|errno| self.failed("write", errno))
+        let written = self.writes.write(self.writer()?, bytes, offset);
+        written.map_err(|errno| self.failed("write", errno))
     }
 
     fn punch(&self, range: ByteRange) -> Result<()> {
