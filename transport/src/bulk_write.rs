@@ -103,7 +103,14 @@ mod tests {
     fn every_byte_is_written_where_it_belongs() {
         let file = tempfile::tempfile().unwrap();
         let writes = BulkWrites::default();
-        for len in [0, 1, 4096, BULK_BYTES_MIN - 1, BULK_BYTES_MIN, 3 * BULK_BYTES_MIN + 17] {
+        for len in [
+            0,
+            1,
+            4096,
+            BULK_BYTES_MIN - 1,
+            BULK_BYTES_MIN,
+            3 * BULK_BYTES_MIN + 17,
+        ] {
             let bytes = pattern(len);
             file.set_len(0).unwrap();
             writes.write(file.as_fd(), &bytes, 5).unwrap();
@@ -142,7 +149,10 @@ mod tests {
         let writes = BulkWrites::default();
         let bytes = pattern(BULK_BYTES_MIN);
         writes.write(shm.as_fd(), &bytes, 0).unwrap();
-        assert!(!writes.known.load(Ordering::Relaxed), "tmpfs has no disk to write to");
+        assert!(
+            !writes.known.load(Ordering::Relaxed),
+            "tmpfs has no disk to write to"
+        );
         assert_eq!(contents(&shm, bytes.len()), bytes);
     }
 
