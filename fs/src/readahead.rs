@@ -15,8 +15,8 @@ use crate::cache::BLOCK_BYTES;
 pub const WINDOW_BYTES_MIN: u64 = 256 << 10;
 /// Largest window on a short path, and before as much was read in order: a reader that stops soon wastes no more.
 pub const WINDOW_BYTES: u64 = 8 << 20;
-/// Largest window on a long path: the fetches that one volume has under way.
-pub const WINDOW_BYTES_MAX: u64 = 32 << 20;
+/// Largest window on a long path: less than what the server may send ahead, by what else is asked for meanwhile.
+pub const WINDOW_BYTES_MAX: u64 = 28 << 20;
 /// So far behind a reader nothing is asked for again: requests of the kernel cross.
 const CROSSING_BYTES: u64 = 1 << 20;
 

@@ -76,7 +76,7 @@ pub const EVENT_QUEUE_MAX: usize = 4096;
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// QUIC receive window of a session on a short path; larger ones overflow the socket buffers there.
 pub const SESSION_WINDOW_BYTES: u32 = 12 << 20;
-/// The same on a path of 80 ms and more: no side sends more than that ahead.
+/// The same on a path of 47 ms and more: no side sends more than that ahead.
 pub const SESSION_WINDOW_BYTES_MAX: u32 = 32 << 20;
 /// What windows and readahead are made for, in bytes a second: 2.5 Gbit/s.
 const PATH_BYTES_PER_SECOND: u64 = 312_500_000;
@@ -116,9 +116,11 @@ pub fn path_bytes(round_trip: Duration) -> u64 {
     micros.saturating_mul(PATH_BYTES_PER_SECOND) / 1_000_000
 }
 
-/// The receive window for a path of this round trip: with room for what is announced a little late.
+/// The receive window for a path of this round trip: all that readahead asks for, so that no reply waits for the end of
+/// another, and as much again as is announced late.
 pub fn session_window_bytes(round_trip: Duration) -> u32 {
-    let wanted = path_bytes(round_trip).saturating_mul(5) / 4;
+    let late = SESSION_WINDOW_BYTES / 3;
+    let wanted = path_bytes(round_trip).saturating_mul(2).saturating_add(late.into());
     u32::try_from(wanted)
         .unwrap_or(SESSION_WINDOW_BYTES_MAX)
         .clamp(SESSION_WINDOW_BYTES, SESSION_WINDOW_BYTES_MAX)
@@ -132,8 +134,8 @@ mod tests {
     fn windows_follow_the_round_trip_within_their_bounds() {
         let window = |millis| session_window_bytes(Duration::from_millis(millis));
         assert_eq!(window(0), SESSION_WINDOW_BYTES);
-        assert_eq!(window(20), SESSION_WINDOW_BYTES);
-        assert_eq!(window(60), 23_437_500);
+        assert_eq!(window(10), SESSION_WINDOW_BYTES);
+        assert_eq!(window(20), 12_500_000 + (4 << 20));
         assert_eq!(window(1000), SESSION_WINDOW_BYTES_MAX);
         assert_eq!(session_window_bytes(Duration::MAX), SESSION_WINDOW_BYTES_MAX);
     }

@@ -1,8 +1,11 @@
 //! Frames on QUIC streams, with deadlines and counted bytes.
 //!
 //! Nothing here waits for ever: a frame that has begun must end within [`LANE_STALL_TIMEOUT`].
+//!
+//! **Small frames go first, and bulk one after the other.** Left alone, QUIC takes turns between all streams, so that ten replies of
+//! 1 MiB end at the same time: whoever wants the first waits for all, then asks for the next ten while nothing is under way.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes};
 use quinn::{RecvStream, SendStream};
@@ -17,15 +20,30 @@ use crate::wire::frame::{Code, HEADER_BYTES, Header, Kind, Sender};
 
 /// Largest slice handed to QUIC at once: one that waits is charged whole to the send window.
 const WRITE_SLICE_BYTES: usize = 128 << 10;
+/// Payloads of so many bytes are bulk.
+const BULK_BYTES_MIN: usize = 64 << 10;
+/// What streams have by themselves, and frames that are not bulk.
+const PRIORITY_FIRST: i32 = 0;
 
 /// Stream bytes of a session, headers of frames included, those of QUIC and UDP not.
 #[derive(Debug, Default)]
 pub struct Traffic {
     pub sent: AtomicU64,
     pub received: AtomicU64,
+    bulk_frames: AtomicU32,
 }
 
 impl Traffic {
+    /// The priority of a frame: of bulk, the one that began first. It begins anew after two thousand million of them, which
+    /// is out of order once.
+    fn priority(&self, payload_bytes: usize) -> i32 {
+        if payload_bytes < BULK_BYTES_MIN {
+            return PRIORITY_FIRST;
+        }
+        let number = self.bulk_frames.fetch_add(1, Ordering::Relaxed) & i32::MAX.cast_unsigned();
+        -1 - number.cast_signed()
+    }
+
     fn add(counter: &AtomicU64, bytes: usize) {
         counter.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -137,6 +155,8 @@ pub async fn write_frame_held(
     first.extend_from_slice(&head);
     let write = async {
         Traffic::add(&traffic.sent, first.len() + payload_bytes);
+        // Nothing of an earlier frame is left on a stream that begins another. One that is gone says so when it is written to.
+        stream.set_priority(traffic.priority(payload_bytes)).ok();
         let mut slices = Vec::with_capacity(1 + payload.len());
         slices.push(hold(Bytes::from(first)));
         for piece in payload {
@@ -221,4 +241,22 @@ pub async fn read_exact(
         Traffic::add(&traffic.received, buffer.len());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bulk_goes_in_order_and_behind_what_is_small() {
+        let traffic = Traffic::default();
+        let bulk: Vec<i32> = (0..3).map(|_| traffic.priority(BULK_BYTES_MIN)).collect();
+        assert_eq!(bulk, [-1, -2, -3]);
+        assert_eq!(traffic.priority(BULK_BYTES_MIN - 1), PRIORITY_FIRST);
+        traffic
+            .bulk_frames
+            .store(i32::MAX.cast_unsigned(), Ordering::Relaxed);
+        assert_eq!(traffic.priority(1 << 20), i32::MIN);
+        assert_eq!(traffic.priority(1 << 20), -1, "anew");
+    }
 }
