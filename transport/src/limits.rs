@@ -120,7 +120,9 @@ pub fn path_bytes(round_trip: Duration) -> u64 {
 /// another, and as much again as is announced late.
 pub fn session_window_bytes(round_trip: Duration) -> u32 {
     let late = SESSION_WINDOW_BYTES / 3;
-    let wanted = path_bytes(round_trip).saturating_mul(2).saturating_add(late.into());
+    let wanted = path_bytes(round_trip)
+        .saturating_mul(2)
+        .saturating_add(late.into());
     u32::try_from(wanted)
         .unwrap_or(SESSION_WINDOW_BYTES_MAX)
         .clamp(SESSION_WINDOW_BYTES, SESSION_WINDOW_BYTES_MAX)
