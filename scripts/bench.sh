@@ -91,9 +91,12 @@ for system in $systems; do
 done
 
 say "building"
-cargo build --release --quiet --bins --workspace --features lacuna-tests/limits --locked
+# As they are shipped; that takes longer than a quick run may.
+profile=dist
+[ $size = full ] || profile=release
+cargo build --profile $profile --quiet --bins --workspace --features lacuna-tests/limits --locked
 target=${CARGO_TARGET_DIR:-target}
-bin=${LACUNA_BIN_DIR:-$(realpath "$target")/release}
+bin=${LACUNA_BIN_DIR:-$(realpath "$target")/$profile}
 base=$(mktemp -d "$(realpath "$target")/bench-XXXXXX")
 volumes=$base/volumes
 work=$base

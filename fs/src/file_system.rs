@@ -263,13 +263,13 @@ impl<R: Remote> FileSystem<R> {
     fn keep_open(&self, volume: Arc<Volume<R>>, access: Access, outcome: OpenOutcome) -> OpenId {
         self.idle_maps.lock().remove(volume.id());
         let open = self.new_open();
+        let (remote, cache_bytes) = (&self.shared.remote, self.shared.cache.bytes_max());
+        // One handle leaves the others room in the cache, and other requests room in the window.
+        let ahead_bytes_max = (cache_bytes / 4).min(remote.window_bytes() / 8 * 7);
         let opened = OpenVolume {
             volume,
             access,
-            readahead: Mutex::new(Readahead::new(
-                self.shared.cache.bytes_max(),
-                self.shared.remote.round_trip(),
-            )),
+            readahead: Mutex::new(Readahead::new(ahead_bytes_max, remote.round_trip())),
             failures_seen: AtomicU64::new(outcome.failures),
             fences: outcome.fences,
             lock_lost: AtomicBool::new(false),

@@ -45,12 +45,12 @@ pub struct Readahead {
 }
 
 impl Readahead {
-    /// `budget_bytes` is the whole cache: one handle prefetches a quarter of it at most. What is under way on a path
-    /// of this round trip, twice, is prefetched: a window is filled again when half of it was read.
-    pub fn new(budget_bytes: u64, round_trip: Duration) -> Self {
+    /// What is under way on a path of this round trip, twice, is prefetched: a window is filled again when half of it was read.
+    /// It is `bytes_max` at most.
+    pub fn new(bytes_max: u64, round_trip: Duration) -> Self {
         let window_bytes_max = (path_bytes(round_trip) * 2).clamp(WINDOW_BYTES, WINDOW_BYTES_MAX);
         Self {
-            window_bytes_max: window_bytes_max.min(budget_bytes / 4),
+            window_bytes_max: window_bytes_max.min(bytes_max),
             window_bytes: 0,
             next: 0,
             ahead_end: 0,
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_small_cache_bounds_the_window() {
-        let mut readahead = Readahead::new(1 << 20, Duration::ZERO);
+        let mut readahead = Readahead::new(256 << 10, Duration::ZERO);
         readahead.on_read(read(0, 4096), 4096, |_| true);
         for index in 1..100 {
             if let Some(prefetch) = readahead.on_read(read(index * 4096, 4096), 4096, |_| true) {

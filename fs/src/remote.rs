@@ -159,6 +159,9 @@ pub trait Remote: Send + Sync + 'static {
     /// The least that the path to the server takes there and back, as it was when the session began; zero while there is none.
     fn round_trip(&self) -> Duration;
 
+    /// What the server may send before this side has taken it, in bytes. Never waits.
+    fn window_bytes(&self) -> u64;
+
     /// False while there is no session, or nothing is heard of the server. Never waits.
     fn is_reachable(&self) -> bool;
 

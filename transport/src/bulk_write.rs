@@ -1,7 +1,7 @@
 //! Writing to files and devices, so that what is written in bulk does not fill the page cache.
 //!
 //! Who stores an image does not read it again soon, and each page of it would take the place of one that is: memory
-//! that is touched for the first time, and what others read pushed out. So what is at least [`BULK_BYTES_MIN`] at once is
+//! that is touched for the first time, and what others read pushed out. So what is at least [`UNCACHED_BYTES_MIN`] at once is
 //! written with RWF_DONTCACHE (Linux 6.14; ext4, xfs, btrfs): it is on its way to the disk when the call returns, and its pages are used
 //! again once it is there. Pages that the cache had before stay. Where that is not known, it is an ordinary write.
 //!
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::{Errno, ReadWriteFlags};
 
 /// Less is left in the page cache: it may well be read or written again, and small writes to a disk are slow.
-pub const BULK_BYTES_MIN: usize = 256 << 10;
+pub const UNCACHED_BYTES_MIN: usize = 256 << 10;
 /// `include/uapi/linux/fs.h`.
 const RWF_DONTCACHE: u32 = 0x80;
 /// Slices of one call; the kernel takes 1,024.
@@ -23,22 +23,22 @@ const SLICES_MAX: usize = 64;
 /// Writes of one open file.
 #[derive(Debug)]
 pub struct BulkWrites {
-    bulk_bytes_min: usize,
+    uncached_bytes_min: usize,
     /// The storage knows RWF_DONTCACHE; asked for once.
     known: AtomicBool,
 }
 
 impl Default for BulkWrites {
     fn default() -> Self {
-        Self::from(BULK_BYTES_MIN)
+        Self::from(UNCACHED_BYTES_MIN)
     }
 }
 
 impl BulkWrites {
-    /// As much as `bulk_bytes_min` at once is bulk.
-    pub const fn from(bulk_bytes_min: usize) -> Self {
+    /// What is at least `uncached_bytes_min` at once leaves the page cache.
+    pub const fn from(uncached_bytes_min: usize) -> Self {
         Self {
-            bulk_bytes_min,
+            uncached_bytes_min,
             known: AtomicBool::new(true),
         }
     }
@@ -55,12 +55,12 @@ impl BulkWrites {
         mut slices: &mut [IoSlice<'_>],
         offset: u64,
     ) -> Result<(), Errno> {
-        let is_bulk = slices.iter().map(|slice| slice.len()).sum::<usize>() >= self.bulk_bytes_min;
+        let is_large = slices.iter().map(|slice| slice.len()).sum::<usize>() >= self.uncached_bytes_min;
         let mut at = offset;
         IoSlice::advance_slices(&mut slices, 0);
         while !slices.is_empty() {
             let next = &slices[..slices.len().min(SLICES_MAX)];
-            let uncached = is_bulk && self.known.load(Ordering::Relaxed);
+            let uncached = is_large && self.known.load(Ordering::Relaxed);
             let written = if uncached {
                 let flags = ReadWriteFlags::from_bits_retain(RWF_DONTCACHE);
                 rustix::io::pwritev2(file, next, at, flags)
@@ -89,9 +89,10 @@ impl BulkWrites {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::Read;
+    use std::io::{IoSliceMut, Read};
     use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -107,9 +108,9 @@ mod tests {
             0,
             1,
             4096,
-            BULK_BYTES_MIN - 1,
-            BULK_BYTES_MIN,
-            3 * BULK_BYTES_MIN + 17,
+            UNCACHED_BYTES_MIN - 1,
+            UNCACHED_BYTES_MIN,
+            3 * UNCACHED_BYTES_MIN + 17,
         ] {
             let bytes = pattern(len);
             file.set_len(0).unwrap();
@@ -141,19 +142,59 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_an_error_and_what_is_unknown_is_done_without() {
         let (mut read, write) = std::io::pipe().unwrap();
-        let refused = BulkWrites::default().write(write.as_fd(), &pattern(BULK_BYTES_MIN), 0);
+        let refused = BulkWrites::default().write(write.as_fd(), &pattern(UNCACHED_BYTES_MIN), 0);
         assert_eq!(refused, Err(Errno::SPIPE));
         drop(write);
         assert_eq!(read.read(&mut [0]).unwrap(), 0);
         let shm = tempfile::tempfile_in("/dev/shm").unwrap();
         let writes = BulkWrites::default();
-        let bytes = pattern(BULK_BYTES_MIN);
+        let bytes = pattern(UNCACHED_BYTES_MIN);
         writes.write(shm.as_fd(), &bytes, 0).unwrap();
         assert!(
             !writes.known.load(Ordering::Relaxed),
             "tmpfs has no disk to write to"
         );
         assert_eq!(contents(&shm, bytes.len()), bytes);
+    }
+
+    /// Whether the first page is in the page cache; `None` where the file system does not tell.
+    fn is_cached(file: &File) -> Option<bool> {
+        let mut page = [0; 4096];
+        let mut slices = [IoSliceMut::new(&mut page)];
+        match rustix::io::preadv2(file, &mut slices, 0, ReadWriteFlags::NOWAIT) {
+            Ok(count) => Some(count > 0),
+            Err(Errno::AGAIN) => Some(false),
+            Err(errno) => {
+                assert_eq!(errno, Errno::OPNOTSUPP);
+                None
+            }
+        }
+    }
+
+    /// Where the file system knows how; elsewhere it is an ordinary write.
+    #[test]
+    fn bulk_leaves_the_page_cache_and_what_is_small_stays() {
+        let large = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let small = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let writes = BulkWrites::default();
+        writes.write(small.as_fd(), &pattern(4096), 0).unwrap();
+        writes
+            .write(large.as_fd(), &pattern(UNCACHED_BYTES_MIN), 0)
+            .unwrap();
+        small.sync_all().unwrap();
+        large.sync_all().unwrap();
+        assert_ne!(is_cached(&small), Some(false));
+        if writes.known.load(Ordering::Relaxed) {
+            // It is dropped when it is on the disk, by a thread of the kernel.
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while is_cached(&large) == Some(true) {
+                assert!(Instant::now() < deadline, "it is still there");
+                std::thread::yield_now();
+            }
+        } else {
+            eprintln!("SKIPPED: this file system does not know RWF_DONTCACHE");
+        }
+        assert_eq!(contents(&large, UNCACHED_BYTES_MIN), pattern(UNCACHED_BYTES_MIN));
     }
 
     fn contents(file: &File, len: usize) -> Vec<u8> {

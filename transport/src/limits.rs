@@ -78,6 +78,8 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 pub const SESSION_WINDOW_BYTES: u32 = 12 << 20;
 /// The same on a path of 47 ms and more: no side sends more than that ahead.
 pub const SESSION_WINDOW_BYTES_MAX: u32 = 32 << 20;
+/// Of a window, what is left for other requests than those of readahead.
+const WINDOW_BESIDE_BYTES: u64 = 4 << 20;
 /// What windows and readahead are made for, in bytes a second: 2.5 Gbit/s.
 const PATH_BYTES_PER_SECOND: u64 = 312_500_000;
 /// QUIC receive window of a connection whose key was not found on the allow list yet: a hello fits.
@@ -116,13 +118,10 @@ pub fn path_bytes(round_trip: Duration) -> u64 {
     micros.saturating_mul(PATH_BYTES_PER_SECOND) / 1_000_000
 }
 
-/// The receive window for a path of this round trip: all that readahead asks for, so that no reply waits for the end of
-/// another, and as much again as is announced late.
+/// The receive window for a path of this round trip: all that readahead of one handle asks for, and what else is asked for meanwhile.
 pub fn session_window_bytes(round_trip: Duration) -> u32 {
-    let late = SESSION_WINDOW_BYTES / 3;
-    let wanted = path_bytes(round_trip)
-        .saturating_mul(2)
-        .saturating_add(late.into());
+    let ahead = path_bytes(round_trip).saturating_mul(2);
+    let wanted = ahead.saturating_add(WINDOW_BESIDE_BYTES);
     u32::try_from(wanted)
         .unwrap_or(SESSION_WINDOW_BYTES_MAX)
         .clamp(SESSION_WINDOW_BYTES, SESSION_WINDOW_BYTES_MAX)
@@ -138,6 +137,8 @@ mod tests {
         assert_eq!(window(0), SESSION_WINDOW_BYTES);
         assert_eq!(window(10), SESSION_WINDOW_BYTES);
         assert_eq!(window(20), 12_500_000 + (4 << 20));
+        assert_eq!(window(46), 28_750_000 + (4 << 20));
+        assert_eq!(window(47), SESSION_WINDOW_BYTES_MAX);
         assert_eq!(window(1000), SESSION_WINDOW_BYTES_MAX);
         assert_eq!(session_window_bytes(Duration::MAX), SESSION_WINDOW_BYTES_MAX);
     }

@@ -15,7 +15,7 @@ use lacuna_transport::attr::{Attr, NewAttr, NewNode, NewTime, NodeKind, Space, T
 use lacuna_transport::digest::{InUnits, UnitHash};
 use lacuna_transport::extent::ExtentKind;
 use lacuna_transport::id::{BootId, Generation, Handle, NodeId};
-use lacuna_transport::limits::VOLUME_BYTES_MAX;
+use lacuna_transport::limits::{SESSION_WINDOW_BYTES_MAX, VOLUME_BYTES_MAX};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::lock::{HeldLock, Locked};
@@ -528,6 +528,10 @@ impl Remote for MemoryRemote {
 
     fn round_trip(&self) -> Duration {
         Duration::ZERO
+    }
+
+    fn window_bytes(&self) -> u64 {
+        SESSION_WINDOW_BYTES_MAX.into()
     }
 
     fn is_reachable(&self) -> bool {

@@ -16,7 +16,7 @@ use lacuna_transport::attr::{Attr, NewAttr, NewNode, Space};
 use lacuna_transport::compression::probe::Probe;
 use lacuna_transport::digest::UnitHash;
 use lacuna_transport::id::{BootId, Generation, Handle, LeaseId, NodeId, OperationId};
-use lacuna_transport::limits::{FOLDER_NODES_MAX, PUNCH_RANGES_MAX, VOLUME_BYTES_MAX};
+use lacuna_transport::limits::{FOLDER_NODES_MAX, PUNCH_RANGES_MAX, SESSION_WINDOW_BYTES, VOLUME_BYTES_MAX};
 use lacuna_transport::path::{NodeName, NodePath};
 use lacuna_transport::range::ByteRange;
 use lacuna_transport::wire::WireError;
@@ -425,6 +425,12 @@ impl Remote for QuicRemote {
     fn round_trip(&self) -> Duration {
         let session = self.link.session_now();
         session.map_or(Duration::ZERO, |session| session.round_trip)
+    }
+
+    fn window_bytes(&self) -> u64 {
+        let session = self.link.session_now();
+        let window = session.map_or(SESSION_WINDOW_BYTES, |session| session.window_bytes);
+        window.into()
     }
 
     fn is_reachable(&self) -> bool {

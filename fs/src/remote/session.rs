@@ -100,6 +100,8 @@ pub struct Session {
     pub welcome: Welcome,
     /// The least of the path when the session began.
     pub round_trip: Duration,
+    /// What the server may send ahead.
+    pub window_bytes: u32,
     connection: quinn::Connection,
     lanes: Lanes,
     /// How payloads may be packed in this session, both ways.
@@ -202,6 +204,7 @@ impl Session {
             number,
             welcome,
             round_trip,
+            window_bytes: window,
             connection,
             lanes,
             offer,

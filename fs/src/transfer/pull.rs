@@ -348,3 +348,6 @@ async fn fetch_unit<R: Remote>(
     }
     Ok(moves)
 }
+
+#[cfg(test)]
+mod tests;

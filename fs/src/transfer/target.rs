@@ -15,8 +15,8 @@ use super::early_sync::EarlySync;
 use super::local::{Kind, Local, fallocate};
 use crate::zeros::{self, BLOCK_BYTES, Piece};
 
-/// What a transfer writes is bulk, but for crumbs.
-const BULK_BYTES_MIN: usize = 64 << 10;
+/// Whatever a transfer writes is not read again soon; less than this at once is too slow without the page cache.
+const UNCACHED_BYTES_MIN: usize = 64 << 10;
 
 /// Takes pieces in order, from its beginning on.
 pub trait Target: Send {
@@ -58,7 +58,7 @@ pub fn raw(local: Local, sparse: Sparse) -> Box<dyn Target> {
             at: 0,
             sparse,
             early_sync: EarlySync::default(),
-            writes: BulkWrites::from(BULK_BYTES_MIN),
+            writes: BulkWrites::from(UNCACHED_BYTES_MIN),
             file: local.file,
         }),
     }

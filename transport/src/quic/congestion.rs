@@ -131,9 +131,7 @@ impl Controller for QueueAware {
     }
 
     fn window(&self) -> u64 {
-        // No round trip is as short as the shortest, so what passed in that leaves the path idle at times: a sixteenth more.
-        let carried_bytes = self.judge.carried_bytes();
-        let carried_bytes = (carried_bytes + carried_bytes / 16).min(WINDOW_BYTES_MAX);
+        let carried_bytes = self.judge.fills_bytes().min(WINDOW_BYTES_MAX);
         self.cubic.window().max(carried_bytes)
     }
 

@@ -2,10 +2,12 @@
 //!
 //! Nothing here waits for ever: a frame that has begun must end within [`LANE_STALL_TIMEOUT`].
 //!
-//! **Small frames go first, and bulk one after the other.** Left alone, QUIC takes turns between all streams, so that ten replies of
-//! 1 MiB end at the same time: whoever wants the first waits for all, then asks for the next ten while nothing is under way.
+//! **Frames go out in the order they were begun, and small ones are let in front** of [`HEAD_START_BYTES`] of large ones. Left alone, QUIC
+//! takes turns between all streams, so that ten replies of 1 MiB end at the same time: whoever wants the first waits for all, then
+//! asks for the next ten while nothing is under way. This holds for what QUIC has taken: a stream that waits for room in
+//! the peer's window stands in no order.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes};
 use quinn::{RecvStream, SendStream};
@@ -20,28 +22,35 @@ use crate::wire::frame::{Code, HEADER_BYTES, Header, Kind, Sender};
 
 /// Largest slice handed to QUIC at once: one that waits is charged whole to the send window.
 const WRITE_SLICE_BYTES: usize = 128 << 10;
-/// Payloads of so many bytes are bulk.
-const BULK_BYTES_MIN: usize = 64 << 10;
-/// What streams have by themselves, and frames that are not bulk.
-const PRIORITY_FIRST: i32 = 0;
+/// More than anybody waits for at once: reads of the kernel, small reads that are made together. Larger ones are fetched ahead.
+const SMALL_FRAME_BYTES: usize = 256 << 10;
+/// So much of what was begun before lets a small frame pass, and a large one waits for no more than this of small ones that come after it.
+const HEAD_START_BYTES: u64 = 16 << 20;
+/// Unit of the order: frames of one mebibyte take turns. In units of bytes an `i32` would begin anew too soon.
+const ORDER_SHIFT: u32 = 20;
 
 /// Stream bytes of a session, headers of frames included, those of QUIC and UDP not.
 #[derive(Debug, Default)]
 pub struct Traffic {
     pub sent: AtomicU64,
     pub received: AtomicU64,
-    bulk_frames: AtomicU32,
+    /// Bytes of all frames that were begun: the clock of their order.
+    begun: AtomicU64,
 }
 
 impl Traffic {
-    /// The priority of a frame: of bulk, the one that began first. It begins anew after two thousand million of them, which
-    /// is out of order once.
-    fn priority(&self, payload_bytes: usize) -> i32 {
-        if payload_bytes < BULK_BYTES_MIN {
-            return PRIORITY_FIRST;
-        }
-        let number = self.bulk_frames.fetch_add(1, Ordering::Relaxed) & i32::MAX.cast_unsigned();
-        -1 - number.cast_signed()
+    /// The priority of a frame that begins now. After 2 PiB it begins anew, and those that are still under way then go out when
+    /// nothing else does, or their session ends.
+    fn begin(&self, frame_bytes: usize) -> i32 {
+        let bytes = u64::try_from(frame_bytes).unwrap_or(u64::MAX);
+        let begun = self.begun.fetch_add(bytes, Ordering::Relaxed);
+        let units = |bytes: u64| i32::try_from((bytes >> ORDER_SHIFT) & 0x7fff_ffff).unwrap_or(i32::MAX);
+        let head_start = if frame_bytes <= SMALL_FRAME_BYTES {
+            units(HEAD_START_BYTES)
+        } else {
+            0
+        };
+        head_start - units(begun)
     }
 
     fn add(counter: &AtomicU64, bytes: usize) {
@@ -154,9 +163,10 @@ pub async fn write_frame_held(
     first.extend_from_slice(&header);
     first.extend_from_slice(&head);
     let write = async {
-        Traffic::add(&traffic.sent, first.len() + payload_bytes);
+        let frame_bytes = first.len() + payload_bytes;
+        Traffic::add(&traffic.sent, frame_bytes);
         // Nothing of an earlier frame is left on a stream that begins another. One that is gone says so when it is written to.
-        stream.set_priority(traffic.priority(payload_bytes)).ok();
+        stream.set_priority(traffic.begin(frame_bytes)).ok();
         let mut slices = Vec::with_capacity(1 + payload.len());
         slices.push(hold(Bytes::from(first)));
         for piece in payload {
@@ -245,18 +255,98 @@ pub async fn read_exact(
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::task::JoinSet;
+
     use super::*;
+    use crate::quic::endpoint;
+    use crate::quic::identity::Identity;
+
+    const MIB: usize = 1 << 20;
 
     #[test]
-    fn bulk_goes_in_order_and_behind_what_is_small() {
+    fn frames_are_in_order_and_small_ones_have_a_head_start() {
         let traffic = Traffic::default();
-        let bulk: Vec<i32> = (0..3).map(|_| traffic.priority(BULK_BYTES_MIN)).collect();
-        assert_eq!(bulk, [-1, -2, -3]);
-        assert_eq!(traffic.priority(BULK_BYTES_MIN - 1), PRIORITY_FIRST);
-        traffic
-            .bulk_frames
-            .store(i32::MAX.cast_unsigned(), Ordering::Relaxed);
-        assert_eq!(traffic.priority(1 << 20), i32::MIN);
-        assert_eq!(traffic.priority(1 << 20), -1, "anew");
+        let large: Vec<i32> = (0..3).map(|_| traffic.begin(MIB)).collect();
+        assert_eq!(large, [0, -1, -2]);
+        assert_eq!(traffic.begin(SMALL_FRAME_BYTES), 13, "in front of all three");
+        assert_eq!(traffic.begin(SMALL_FRAME_BYTES + 1), -3);
+    }
+
+    /// However many small ones come, a large one has its turn.
+    #[test]
+    fn a_large_frame_waits_for_no_more_than_the_head_start() {
+        let traffic = Traffic::default();
+        let large = traffic.begin(MIB);
+        let mut passed = 0;
+        while traffic.begin(SMALL_FRAME_BYTES) > large {
+            passed += SMALL_FRAME_BYTES;
+        }
+        assert_eq!(passed + MIB, usize::try_from(HEAD_START_BYTES).unwrap());
+    }
+
+    #[test]
+    fn the_order_begins_anew_after_two_pebibytes() {
+        let traffic = Traffic::default();
+        traffic.begun.store((1 << 51) - 1, Ordering::Relaxed);
+        assert_eq!(traffic.begin(MIB), -i32::MAX);
+        assert_eq!(traffic.begin(MIB), 0);
+    }
+
+    /// Of frames that are there at the same time, the last has nothing sent when the first is complete.
+    #[tokio::test]
+    async fn a_large_frame_does_not_wait_for_the_next_ones() {
+        const FRAMES: usize = 6;
+        const FRAME_BYTES: usize = MIB;
+        let identity = Identity::generate();
+        let server = endpoint::open_server(&identity, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = server.local_addr().unwrap();
+        let client = endpoint::client(address).unwrap();
+        let (config, _) = endpoint::client_config(&identity, identity.id());
+        let connecting = client
+            .connect_with(config, address, crate::quic::tls::SERVER_NAME)
+            .unwrap();
+        let accepting = async { server.accept().await.unwrap().await.unwrap() };
+        let (connection, accepted) = tokio::join!(connecting, accepting);
+        let connection = connection.unwrap();
+
+        // Each reader counts what it has, and the first one looks at the last when it has all.
+        let counts: Arc<[AtomicUsize; FRAMES]> = Arc::default();
+        let mut readers = JoinSet::new();
+        let mut senders = Vec::new();
+        for number in 0..FRAMES {
+            let (mut send, mut receive) = connection.open_bi().await.unwrap();
+            send.write_all(b"lane").await.unwrap();
+            senders.push((send, accepted.accept_bi().await.unwrap()));
+            let counts = Arc::clone(&counts);
+            readers.spawn(async move {
+                let len = HEADER_BYTES + FRAME_BYTES;
+                while counts[number].load(Ordering::Relaxed) < len {
+                    let chunk = receive.read_chunk(len, true).await.unwrap().unwrap();
+                    counts[number].fetch_add(chunk.bytes.len(), Ordering::Relaxed);
+                }
+                (number == 0).then(|| counts[FRAMES - 1].load(Ordering::Relaxed))
+            });
+        }
+        let traffic = Traffic::default();
+        for (_, (send, _)) in &mut senders {
+            let payload = vec![Bytes::from(vec![7; FRAME_BYTES])];
+            write_frame_pieces(
+                send,
+                &traffic,
+                Kind::Read,
+                Code::Done,
+                RequestId(1),
+                Bytes::new(),
+                payload,
+            )
+            .await
+            .unwrap();
+        }
+        let seen: Vec<usize> = readers.join_all().await.into_iter().flatten().collect();
+        assert!(seen.len() == 1 && seen[0] < FRAME_BYTES / 2, "{seen:?}");
     }
 }

@@ -83,9 +83,8 @@ pub fn peer_key(connection: &quinn::Connection) -> Option<KeyId> {
     certificates.first().map(|key| KeyId::of_public_key(key))
 }
 
-/// Handshake, keys and signatures are of aws-lc; what encrypts packets is of ring, which uses the wide AES instructions of
-/// processors without AVX-512 too: 6.4 KB in 1.0 us instead of 1.8. AES-128 comes first, as it does in browsers where AES is
-/// fast: both ends prefer it.
+/// Key exchange and signatures are of aws-lc. The cipher suites are of ring, which uses the wide AES instructions of processors
+/// without AVX-512 too (docs/BENCHMARKS.md). AES-128 comes first, as it does in browsers where AES is fast; both ends prefer it.
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.cipher_suites = vec![

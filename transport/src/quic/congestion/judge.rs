@@ -26,6 +26,9 @@ const RECENT_PACKETS: u32 = 16;
 /// What a path carried is forgotten after so many rounds or twice as many.
 const CARRIED_ROUNDS: u32 = 8;
 
+/// So much more than a path was seen to carry keeps it busy. Less than what is seen as a queue.
+const FILLS_PART: u32 = 20;
+
 /// A queue that stands after so many cuts in a row, each of a third of our part, is not ours.
 const CUTS_IN_VAIN_MAX: u32 = 3;
 /// Delays are no reason to give way for so long, if others do not.
@@ -102,6 +105,8 @@ pub(super) struct Judge {
     /// What arrived in one round trip without a queue, at most: in these rounds, and in those before.
     carried_bytes: [u64; 2],
     carried_rounds: u32,
+    /// How long the queue was in the last round.
+    queue: Duration,
     /// Losses of what was sent until then have been answered for.
     yielded: Option<Instant>,
     /// The window was cut in the last round, which brings nothing yet that was sent with the smaller one.
@@ -131,6 +136,7 @@ impl Judge {
             round_bytes: 0,
             carried_bytes: [0; 2],
             carried_rounds: 0,
+            queue: Duration::ZERO,
             yielded: None,
             cut_takes_effect: false,
             queue_since: None,
@@ -150,6 +156,16 @@ impl Judge {
     /// What the path was seen to carry: with less under way it is idle for a part of the time.
     pub(super) fn carried_bytes(&self) -> u64 {
         self.carried_bytes[0].max(self.carried_bytes[1])
+    }
+
+    /// What keeps the path busy. No round trip is as short as the shortest, so it takes a twentieth more than what was carried, but only
+    /// while that does not stand in a queue: the shortest round trip is to be seen again.
+    pub(super) fn fills_bytes(&self) -> u64 {
+        let carried_bytes = self.carried_bytes();
+        if self.queue > self.floor() / FILLS_PART {
+            return carried_bytes;
+        }
+        carried_bytes + carried_bytes / u64::from(FILLS_PART)
     }
 
     /// A packet of so many bytes arrived.
@@ -247,11 +263,12 @@ impl Judge {
 
     /// A round ended, of which `rtt` was the shortest.
     fn on_round(&mut self, now: Instant, rtt: Duration) -> Verdict {
+        self.queue = rtt.saturating_sub(self.floor());
         if std::mem::take(&mut self.cut_takes_effect) {
             return Verdict::Nothing;
         }
         let floor = self.floor();
-        let queue = rtt.saturating_sub(floor);
+        let queue = self.queue;
         if queue <= QUEUE_LIMIT_MIN.max(floor / QUEUE_LIMIT_PART) {
             self.queue_since = None;
             self.cuts_in_vain = 0;

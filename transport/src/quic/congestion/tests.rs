@@ -76,6 +76,28 @@ fn a_path_is_filled_and_a_deep_queue_is_not() {
     assert!(of_cubic >= Duration::from_millis(200), "{of_cubic:?}");
 }
 
+/// Longer than the shortest round trip is kept: what we keep under way ourselves must not be taken for the path.
+#[test]
+fn the_round_trip_does_not_grow_with_time() {
+    for loss_percent in [0, 1] {
+        let mut world = World::new(Path::new(20, loss_percent, RATE_MBIT, 12_500_000));
+        world.add(&ours(), Duration::ZERO);
+        world.run(Duration::from_secs(90));
+        let mut shortest = Duration::MAX;
+        let mut bytes = 0;
+        for _ in 0..100 {
+            bytes += world.run(MEASURED / 40)[0];
+            shortest = shortest.min(world.queue());
+        }
+        assert!(
+            shortest <= Duration::from_millis(2),
+            "{loss_percent} %: {shortest:?}"
+        );
+        let share = world.percent(bytes, MEASURED / 40 * 100);
+        assert!(share >= 85, "{loss_percent} %: {share} %");
+    }
+}
+
 #[test]
 fn a_queue_too_short_to_be_seen_is_not_flooded() {
     let mut world = World::new(Path::new(20, 0, RATE_MBIT, 25_000));
