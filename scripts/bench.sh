@@ -2,7 +2,7 @@
 # Measures lacuna beside what users have today, in one run on one machine: nbdkit + nbdfuse and
 # nbdkit + qemu-storage-daemon's FUSE export (both over TLS), sshfs, and the local disk; for the transfers without
 # a mount nbdcopy over TLS, qemu-img convert over NBD, and rsync over ssh. Beside the limits of the machine, too: a FUSE file
-# system that does nothing (null), and a bare transfer over QUIC (quic).
+# system that does nothing (null), the same with one more thread (handoff), and a bare transfer over QUIC (quic).
 #
 # Usage: scripts/bench.sh [--quick] [--rounds N] [--systems "A B"] [--rows "A B"] [--bound SECONDS]
 #                         [--link CONDITIONS]... [--no-local] [--crowd] [--json FILE] [--plots FOLDER]
@@ -74,8 +74,8 @@ while [ $# -gt 0 ]; do
 done
 
 # The slowest one has no place in a minute.
-[ -n "$systems" ] || [ $size = full ] || systems="lacuna nbdfuse qemu local null quic"
-[ -n "$systems" ] || systems="lacuna nbdfuse qemu sshfs local null quic"
+[ -n "$systems" ] || [ $size = full ] || systems="lacuna nbdfuse qemu local null handoff quic"
+[ -n "$systems" ] || systems="lacuna nbdfuse qemu sshfs local null handoff quic"
 
 need_fuse
 need_rust
@@ -85,7 +85,7 @@ for system in $systems; do
         nbdfuse) need nbdkit nbdkit nbdfuse libnbd-bin nbdcopy libnbd-bin certtool gnutls-bin ;;
         qemu) need nbdkit nbdkit qemu-storage-daemon qemu-system-common certtool gnutls-bin ;;
         sshfs) need sshfs sshfs sshd openssh-server rsync rsync ;;
-        lacuna | local | null | quic) ;;
+        lacuna | local | null | handoff | quic) ;;
         *) fail "unknown system $system" ;;
     esac
 done
@@ -169,6 +169,7 @@ can() {
     case $1 in
         null) [[ "$impossible_null" != *" $2 "* ]] ;;
         quic) [[ "$possible_quic" == *" $2 "* ]] ;;
+        handoff) [[ "$possible_handoff" == *" $2 "* ]] ;;
         local | lacuna | nbdfuse | qemu | sshfs) true ;;
     esac
 }
@@ -257,7 +258,7 @@ start_link() {
         esac
     done <"$work/link.out"
     # What has no network in it is as fast as before.
-    condition_systems=$(tr ' ' '\n' <<<"$systems" | grep -vx -e local -e null | tr '\n' ' ')
+    condition_systems=$(tr ' ' '\n' <<<"$systems" | grep -vx -e local -e null -e handoff | tr '\n' ' ')
 }
 
 stop_link() {

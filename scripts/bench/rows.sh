@@ -37,6 +37,7 @@ declare -A moved=([first]="sequential read" [write]="sequential write")
 # Rows that a limit has no way to do. cp makes holes of zeros, so a copy of what is all zeros writes nothing.
 impossible_null=" copy inside pull push huge delta "
 possible_quic=" first write random1 "
+possible_handoff=" first random1 random16 "
 
 now() {
     date +%s.%N

@@ -6,7 +6,8 @@
 # Servers run behind $on_server and listen at $server_ip, clients run behind $on_client: nothing and loopback, or
 # the two sides of a link.
 #
-# The limits of the machine are systems too: `null`, a FUSE file system that does nothing, and `quic`, a bare transfer.
+# The limits of the machine are systems too: `null`, a FUSE file system that does nothing, `handoff`, the same with reads that are answered by
+# another thread, and `quic`, a bare transfer.
 # Sourced by bench.sh, which owns $work, $volumes and $bin.
 #
 # shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with bench.sh
@@ -73,9 +74,10 @@ unmount_local() { :; }
 
 start_null() { :; }
 
+# mount_null VOLUME [WORD]...
 mount_null() {
     rm -f "$work/null.out"
-    "$bin/null_fuse" "$work/mnt" "$1" "$volumes/$1" >"$work/null.out" 2>>"$work/null.log" &
+    "$bin/null_fuse" "$work/mnt" "$1" "$volumes/$1" "${@:2}" >"$work/null.out" 2>>"$work/null.log" &
     client_pid=$!
     pids+=("$client_pid")
     await grep -q ready "$work/null.out"
@@ -89,6 +91,10 @@ unmount_null() {
     # What had to be killed leaves a dead mount.
     ! is_mounted "$work/mnt" || umount --lazy "$work/mnt"
 }
+
+start_handoff() { :; }
+mount_handoff() { mount_null "$1" handoff; }
+unmount_handoff() { unmount_null; }
 
 start_quic() {
     "${on_server[@]}" "$bin/bare_quic" serve "$server_ip:0" >"$work/quic.out" 2>"$work/quic.log" &

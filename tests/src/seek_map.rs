@@ -1,6 +1,7 @@
 //! The map of a file as `lseek(2)` gives it, and comparing two of them.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -120,6 +121,27 @@ impl SeekMap {
             .collect();
         let more = self.data().count().saturating_sub(RUNS);
         format!("data {} and {more} more, of {}", runs.join(" "), self.size)
+    }
+
+    /// What is data here and not in `other`, in order.
+    pub fn data_beyond(&self, other: &Self) -> Vec<Range<u64>> {
+        let mut beyond = Vec::new();
+        for run in self.data() {
+            let mut at = run.start;
+            for their in other
+                .data()
+                .filter(|their| their.end > run.start && their.start < run.end)
+            {
+                if at < their.start {
+                    beyond.push(at..their.start);
+                }
+                at = at.max(their.end);
+            }
+            if at < run.end {
+                beyond.push(at..run.end);
+            }
+        }
+        beyond
     }
 
     /// Every byte that is data here is data in `other`: `other` may call more of the file data, never less.

@@ -1,15 +1,19 @@
 //! A file system that does nothing, mounted as lacuna mounts: what is slower than this is the daemon's doing.
 //!
-//! Usage: `null_fuse MOUNTPOINT NAME VOLUME`
+//! Usage: `null_fuse MOUNTPOINT NAME VOLUME [handoff]`
 //!
 //! It shows one file, NAME, with the size and the extents that VOLUME has when it starts. Reads are zeros out of a
 //! buffer that is there, seeks are looked up in a table, writes and punches are accepted and forgotten. The settings of
 //! the session are those of lacuna's mount: one reader, busy polling, the same capabilities and sizes. Runs until unmounted.
+//!
+//! With `handoff` reads are answered by a task of a runtime with one thread, as those are that lacuna has to ask a server for:
+//! still nothing is done, but one more thread takes part.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -22,6 +26,7 @@ use lacuna::fuse::busy_poll::BusyPoll;
 use lacuna::fuse::mount::{self, MountRequest};
 use lacuna::fuse::negotiate::{REQUEST_BYTES_MAX, negotiate};
 use lacuna_tests::seek_map::SeekMap;
+use tokio::runtime::{Builder, Handle};
 
 /// As in the adapter of lacuna.
 const TTL: Duration = Duration::from_secs(1);
@@ -33,8 +38,10 @@ const BLOCK_BYTES: u32 = 4096;
 
 fn main() -> Result<()> {
     let words: Vec<OsString> = env::args_os().skip(1).collect();
-    let [mountpoint, name, volume] = &words[..] else {
-        bail!("usage: null_fuse MOUNTPOINT NAME VOLUME");
+    let (mountpoint, name, volume, handoff) = match &words[..] {
+        [mountpoint, name, volume] => (mountpoint, name, volume, None),
+        [mountpoint, name, volume, word] if word == "handoff" => (mountpoint, name, volume, Some(handoff()?)),
+        _ => bail!("usage: null_fuse MOUNTPOINT NAME VOLUME [handoff]"),
     };
     let map = SeekMap::of_path(Path::new(volume))?;
     let mountpoint = PathBuf::from(mountpoint);
@@ -47,7 +54,7 @@ fn main() -> Result<()> {
     };
     let device = mount::mount(&request)?;
     let poll = BusyPoll::new(device.try_clone()?)?;
-    let null = Null::new(name, &map, poll);
+    let null = Null::new(name, &map, poll, handoff);
     let session = fuser::Session::from_fd(null, device, fuser::SessionACL::All, fuser::Config::default())?;
     mount::raise_readahead(&mountpoint).context("cannot set the readahead of the mount")?;
     println!("ready");
@@ -61,19 +68,32 @@ struct Null {
     /// Extents of data: start and end.
     data: Vec<(u64, u64)>,
     allocated_bytes: u64,
-    zeros: Vec<u8>,
+    zeros: Arc<[u8]>,
     poll: Arc<BusyPoll>,
+    /// Where reads are answered, if not on the spot.
+    handoff: Option<Handle>,
+}
+
+/// A runtime with one thread, for as long as the process lives.
+fn handoff() -> Result<Handle> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new()
+        .name("handoff".to_owned())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle)
 }
 
 impl Null {
-    fn new(name: &OsStr, map: &SeekMap, poll: Arc<BusyPoll>) -> Self {
+    fn new(name: &OsStr, map: &SeekMap, poll: Arc<BusyPoll>, handoff: Option<Handle>) -> Self {
         Self {
             name: name.to_owned(),
             size: map.size,
             data: map.data().map(|run| (run.start, run.end)).collect(),
             allocated_bytes: map.data_bytes(),
-            zeros: vec![0; usize::try_from(REQUEST_BYTES_MAX).unwrap_or(0)],
+            zeros: vec![0; usize::try_from(REQUEST_BYTES_MAX).unwrap_or(0)].into(),
             poll,
+            handoff,
         }
     }
 
@@ -177,6 +197,12 @@ impl Filesystem for Null {
     ) {
         let wanted = u64::from(size).min(self.size.saturating_sub(offset));
         let wanted = usize::try_from(wanted).map_or(self.zeros.len(), |wanted| wanted.min(self.zeros.len()));
+        if let Some(handoff) = &self.handoff {
+            self.poll.waits();
+            let zeros = Arc::clone(&self.zeros);
+            handoff.spawn(async move { reply.data(&zeros[..wanted]) });
+            return;
+        }
         self.poll.answered();
         reply.data(&self.zeros[..wanted]);
     }

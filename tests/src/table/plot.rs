@@ -24,12 +24,13 @@ const DECADES_MIN: i32 = -2;
 const DECADES_MAX: i32 = 3;
 
 /// Systems and their colours (of Okabe and Ito, told apart by all eyes); another one is grey.
-const COLOURS: [(&str, &str); 6] = [
+const COLOURS: [(&str, &str); 7] = [
     ("nbdfuse", "#0072b2"),
     ("qemu", "#56b4e9"),
     ("sshfs", "#009e73"),
     ("local", "#999999"),
     ("null", "#e69f00"),
+    ("handoff", "#d55e00"),
     ("quic", "#cc79a7"),
 ];
 
