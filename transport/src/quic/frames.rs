@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits for ever: a frame that has begun must end within [`LANE_STALL_TIMEOUT`].
 //!
-//! **Frames go out in the order they were begun, and small ones are let in front** of [`HEAD_START_BYTES`] of large ones. Left alone, QUIC
+//! **Frames go out in the order they were begun, and small ones are let in front** of 16 MiB of large ones. Left alone, QUIC
 //! takes turns between all streams, so that ten replies of 1 MiB end at the same time: whoever wants the first waits for all, then
 //! asks for the next ten while nothing is under way. This holds for what QUIC has taken: a stream that waits for room in
 //! the peer's window stands in no order.
