@@ -136,6 +136,24 @@ note_facts() {
     version rsync --version
 }
 
+# Discards of what was deleted before, also by an earlier run, are carried out long after it is gone, and hold up all that writes.
+await_quiet_disk() {
+    local before now quiet=0 deadline=$((SECONDS + 180))
+    before=$(disk_requests)
+    while [ $quiet -lt 3 ] && [ $SECONDS -lt $deadline ]; do
+        sleep 1
+        now=$(disk_requests)
+        if [ $((now - before)) -lt 100 ]; then quiet=$((quiet + 1)); else quiet=0; fi
+        before=$now
+    done
+    [ $quiet -ge 3 ] || printf 'the disk is still busy: the first rows may suffer\n' >&2
+}
+
+# Writes and discards that disks have completed so far.
+disk_requests() {
+    awk '{ sum += $8 + $15 } END { print sum }' /proc/diskstats
+}
+
 # What the writing rows change: a hole to write into, and a sparse volume with a place for its copy.
 make_scratch() {
     rm -f "$volumes"/scratch "$volumes"/source "$volumes"/target
@@ -294,6 +312,7 @@ say "making volumes ($size)"
 "$bin/measure" make "$volumes" "$size"
 # What is still to be written would be written while the first rows are measured.
 sync -f "$volumes"
+await_quiet_disk
 number=0
 for condition in "${conditions[@]}"; do
     number=$((number + 1))
