@@ -44,6 +44,7 @@ size=full
 rounds=3
 random_seconds=5
 write_mib=1024
+memory_mib=3072
 write_seconds=5
 bound=120
 systems=""
@@ -55,7 +56,7 @@ plots=""
 links_each=("rtt="{1,20,100}"ms,loss="{0,1}"%,rate=1gbit")
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) size=quick rounds=1 random_seconds=0.5 write_mib=64 write_seconds=0.5 bound=5 ;;
+        --quick) size=quick rounds=1 random_seconds=0.5 write_mib=64 memory_mib=256 write_seconds=0.5 bound=5 ;;
         --rounds) rounds=$2 && shift ;;
         --systems) systems=$2 && shift ;;
         --rows) wanted=$2 && shift ;;
@@ -173,6 +174,12 @@ prepare() {
     esac
 }
 
+# A host that took free memory away gives it back page by page, for tens of microseconds each, to whatever is measured then.
+# So it is asked for before, as much as a row needs in page caches: the copy of 1 GiB has it twice.
+touch_memory() {
+    "$bin/measure" memory "$memory_mib" >>"$base/page-us"
+}
+
 # cpu PROCESS...: the seconds that these have used, - if there are none.
 cpu() {
     if [ $# -gt 0 ]; then "$bin/measure" cpu "$@"; else echo -; fi
@@ -200,6 +207,7 @@ measure_cell() {
     rm -f "$work/client-cpu"
     file='' clients=()
     [ "$volume" = none ] || "mount_$system" "$volume"
+    touch_memory
     # shellcheck disable=SC2086 # a list of processes
     server_before=$(cpu ${servers[$system]:-})
     client_before=$(cpu "${clients[@]}")
@@ -318,6 +326,7 @@ for condition in "${conditions[@]}"; do
     number=$((number + 1))
     measure_condition "condition-$number"
 done
+fact page_us "$(sort -n "$base/page-us" | awk '{ us[NR] = $1 } END { print us[1] " to " us[NR] ", median " us[int((NR + 1) / 2)] }')"
 fact load_after "$(cut -d' ' -f1-3 /proc/loadavg)"
 
 say "medians of $rounds rounds (lowest to highest), and how many times better lacuna is"

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 pub mod cpu;
+pub mod memory;
 pub mod random;
 pub mod seek;
 pub mod sequential;

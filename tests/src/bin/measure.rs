@@ -1,6 +1,6 @@
 //! What scripts/bench.sh measures with: makes its volumes, times what is done to them, prints the table, draws plots.
 //!
-//! Usage: `measure make FOLDER full|quick`, `measure port`, `measure cpu PROCESS...`, `measure table RAW FACTS JSON`,
+//! Usage: `measure make FOLDER full|quick`, `measure port`, `measure cpu PROCESS...`, `measure memory MIB`, `measure table RAW FACTS JSON`,
 //! `measure plot JSON FOLDER`, `measure walk|read FILE BOUND`, `measure write|dribble|punch FILE MIB BOUND`,
 //! `measure random FILE THREADS SECONDS SEED`, `measure seeks|sync FILE SECONDS`, `measure inside SOURCE TARGET BOUND`,
 //! `measure scribble FILE COUNT`.
@@ -35,6 +35,7 @@ fn main() -> Result<()> {
         ["make", folder, "quick"] => make(Path::new(folder), QUICK_PART),
         ["port"] => port(),
         ["cpu", ref processes @ ..] => cpu(processes),
+        ["memory", mib] => memory(mib.parse()?),
         ["table", raw, facts, json] => table::print(Path::new(raw), Path::new(facts), Path::new(json)),
         ["plot", json, folder] => table::plot(Path::new(json), Path::new(folder)),
         ["walk", file, bound] => walk(Path::new(file), bound.parse()?),
@@ -137,6 +138,12 @@ fn random(path: &Path, threads: usize, seconds: f64, seed: u64) -> Result<()> {
 fn cpu(processes: &[&str]) -> Result<()> {
     let processes: Result<Vec<_>, _> = processes.iter().map(|word| word.parse()).collect();
     println!("{:.2}", measure::cpu::seconds(&processes?));
+    Ok(())
+}
+
+/// Touches memory, so that it is there for what is measured next, and prints the microseconds that a page took.
+fn memory(mib: usize) -> Result<()> {
+    println!("{:.1}", measure::memory::touch(mib)?.as_secs_f64() * 1e6);
     Ok(())
 }
 
